@@ -1,0 +1,133 @@
+package netnsx
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"runtime"
+
+	"golang.org/x/sys/unix"
+)
+
+// Dir is where ip-netns(8) keeps its names, and so do podman and systemd.
+const Dir = "/run/netns"
+
+// Path returns the file of the namespace called name.
+func Path(name string) string { return filepath.Join(Dir, name) }
+
+// OpenNamed opens the namespace called name, as ip-netns(8) knows it.
+func OpenNamed(name string) (*Namespace, error) { return Open(Path(name)) }
+
+// New makes a network namespace without a name. It exists until it is closed
+// and nothing runs in it.
+func New() (*Namespace, error) {
+	var n *Namespace
+	err := inFresh(func() (err error) {
+		n, err = Current()
+		return err
+	})
+	return n, err
+}
+
+// Create makes a network namespace called name and returns it open. The error
+// is os.ErrExist if the name is taken; nothing is changed then. PrepareDir must
+// have been called.
+func Create(name string) (*Namespace, error) {
+	path := Path(name)
+	f, err := os.OpenFile(path, os.O_CREATE|os.O_EXCL|os.O_RDONLY, 0o444)
+	if err != nil {
+		return nil, err
+	}
+	f.Close()
+	var n *Namespace
+	err = inFresh(func() (err error) {
+		if n, err = Current(); err != nil {
+			return err
+		}
+		if err := unix.Mount("/proc/thread-self/ns/net", path, "", unix.MS_BIND, ""); err != nil {
+			n.Close()
+			return &os.PathError{Op: "mount namespace", Path: path, Err: err}
+		}
+		return nil
+	})
+	if err != nil {
+		os.Remove(path)
+		return nil, err
+	}
+	return n, nil
+}
+
+// inFresh calls fn on a thread that is in a new network namespace and that dies
+// afterwards: leaving the lock in place is cheaper than going back.
+func inFresh(fn func() error) error {
+	done := make(chan error, 1)
+	go func() {
+		runtime.LockOSThread()
+		if err := unix.Unshare(unix.CLONE_NEWNET); err != nil {
+			done <- fmt.Errorf("make a network namespace: %w", os.NewSyscallError("unshare", err))
+			return
+		}
+		done <- fn()
+	}()
+	return <-done
+}
+
+// Remove takes the name away. The namespace itself ends with its last process,
+// socket or handle. It is not an error if there is no such name.
+func Remove(name string) error {
+	path := Path(name)
+	for { // a name can be mounted over more than once
+		err := unix.Unmount(path, unix.MNT_DETACH|unix.UMOUNT_NOFOLLOW)
+		if errors.Is(err, unix.EINVAL) || errors.Is(err, os.ErrNotExist) {
+			break
+		}
+		if err != nil {
+			return &os.PathError{Op: "unmount namespace", Path: path, Err: err}
+		}
+	}
+	if err := os.Remove(path); err != nil && !errors.Is(err, os.ErrNotExist) {
+		return err
+	}
+	return nil
+}
+
+// PrepareDir makes Dir a shared mount, as ip-netns(8) does, so that names made
+// here are seen in other mount namespaces and names removed here go away there.
+// It reports whether it mounted Dir, and so whether RemoveDir may undo it.
+func PrepareDir() (mounted bool, err error) {
+	if err := os.MkdirAll(Dir, 0o755); err != nil {
+		return false, err
+	}
+	err = unix.Mount("", Dir, "none", unix.MS_SHARED|unix.MS_REC, "")
+	if err == nil {
+		return false, nil
+	}
+	if !errors.Is(err, unix.EINVAL) { // EINVAL: not a mount point yet
+		return false, &os.PathError{Op: "share", Path: Dir, Err: err}
+	}
+	if err := unix.Mount(Dir, Dir, "none", unix.MS_BIND|unix.MS_REC, ""); err != nil {
+		return false, &os.PathError{Op: "mount", Path: Dir, Err: err}
+	}
+	if err := unix.Mount("", Dir, "none", unix.MS_SHARED|unix.MS_REC, ""); err != nil {
+		unix.Unmount(Dir, unix.MNT_DETACH)
+		return false, &os.PathError{Op: "share", Path: Dir, Err: err}
+	}
+	return true, nil
+}
+
+// RemoveDir undoes PrepareDir when no name is left. It leaves a directory that
+// is in use as it is.
+func RemoveDir() error {
+	names, err := os.ReadDir(Dir)
+	if errors.Is(err, os.ErrNotExist) {
+		return nil
+	}
+	if err != nil || len(names) > 0 {
+		return err
+	}
+	if err := unix.Unmount(Dir, 0); err != nil && !errors.Is(err, unix.EINVAL) {
+		return &os.PathError{Op: "unmount", Path: Dir, Err: err}
+	}
+	return os.Remove(Dir)
+}
