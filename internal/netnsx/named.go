@@ -92,42 +92,56 @@ func Remove(name string) error {
 	return nil
 }
 
-// PrepareDir makes Dir a shared mount, as ip-netns(8) does, so that names made
-// here are seen in other mount namespaces and names removed here go away there.
-// It reports whether it mounted Dir, and so whether RemoveDir may undo it.
-func PrepareDir() (mounted bool, err error) {
-	if err := os.MkdirAll(Dir, 0o755); err != nil {
-		return false, err
+// DirMounted reports whether Dir is a mount of its own, as ip-netns(8) makes it.
+func DirMounted() bool {
+	var dir, parent unix.Statx_t
+	const flags, mask = unix.AT_SYMLINK_NOFOLLOW, unix.STATX_MNT_ID
+	if unix.Statx(unix.AT_FDCWD, Dir, flags, mask, &dir) != nil {
+		return false
 	}
-	err = unix.Mount("", Dir, "none", unix.MS_SHARED|unix.MS_REC, "")
-	if err == nil {
-		return false, nil
+	if unix.Statx(unix.AT_FDCWD, filepath.Dir(Dir), flags, mask, &parent) != nil {
+		return false
 	}
-	if !errors.Is(err, unix.EINVAL) { // EINVAL: not a mount point yet
-		return false, &os.PathError{Op: "share", Path: Dir, Err: err}
-	}
-	if err := unix.Mount(Dir, Dir, "none", unix.MS_BIND|unix.MS_REC, ""); err != nil {
-		return false, &os.PathError{Op: "mount", Path: Dir, Err: err}
-	}
-	if err := unix.Mount("", Dir, "none", unix.MS_SHARED|unix.MS_REC, ""); err != nil {
-		unix.Unmount(Dir, unix.MNT_DETACH)
-		return false, &os.PathError{Op: "share", Path: Dir, Err: err}
-	}
-	return true, nil
+	return dir.Mnt_id != parent.Mnt_id
 }
 
-// RemoveDir undoes PrepareDir when no name is left. It leaves a directory that
-// is in use as it is.
-func RemoveDir() error {
-	names, err := os.ReadDir(Dir)
-	if errors.Is(err, os.ErrNotExist) {
-		return nil
-	}
-	if err != nil || len(names) > 0 {
+// PrepareDir makes Dir a shared mount, as ip-netns(8) does, so that names made
+// here are seen in other mount namespaces and names removed here go away there.
+func PrepareDir() error {
+	if err := os.MkdirAll(Dir, 0o755); err != nil {
 		return err
 	}
-	if err := unix.Unmount(Dir, 0); err != nil && !errors.Is(err, unix.EINVAL) {
-		return &os.PathError{Op: "unmount", Path: Dir, Err: err}
+	if !DirMounted() {
+		if err := unix.Mount(Dir, Dir, "none", unix.MS_BIND|unix.MS_REC, ""); err != nil {
+			return &os.PathError{Op: "mount", Path: Dir, Err: err}
+		}
 	}
-	return os.Remove(Dir)
+	if err := unix.Mount("", Dir, "none", unix.MS_SHARED|unix.MS_REC, ""); err != nil {
+		return &os.PathError{Op: "share", Path: Dir, Err: err}
+	}
+	return nil
+}
+
+// RemoveDir undoes the parts of PrepareDir that are asked for: the mount, and
+// the directory. It fails, and changes nothing, while a name is left.
+func RemoveDir(mounted, made bool) error {
+	if mounted && DirMounted() {
+		names, err := os.ReadDir(Dir)
+		if err != nil {
+			return err
+		}
+		if len(names) > 0 {
+			return &os.PathError{Op: "unmount", Path: Dir, Err: unix.ENOTEMPTY}
+		}
+		if err := unix.Unmount(Dir, 0); err != nil {
+			return &os.PathError{Op: "unmount", Path: Dir, Err: err}
+		}
+	}
+	if !made {
+		return nil
+	}
+	if err := os.Remove(Dir); err != nil && !errors.Is(err, os.ErrNotExist) {
+		return err
+	}
+	return nil
 }
