@@ -45,6 +45,9 @@ func Current() (*Namespace, error) { return Open("/proc/thread-self/ns/net") }
 // ErrNotNamespace is the error for a file that is not a network namespace.
 var ErrNotNamespace = errors.New("not a network namespace")
 
+// ErrGoexit is the error for a function that ended its goroutine.
+var ErrGoexit = errors.New("the function ended its goroutine")
+
 func fromHandle(h netns.NsHandle) (*Namespace, error) {
 	id, err := idOf(int(h))
 	if err != nil {
@@ -79,6 +82,7 @@ func (n *Namespace) Close() error { return n.handle.Close() }
 
 // Do calls fn on a thread that is in the namespace, and returns fn's error, or
 // the error that kept it from being called. The calling goroutine does not move.
+// The error is ErrGoexit if fn ended its goroutine, as testing.T.FailNow does.
 func (n *Namespace) Do(fn func() error) error {
 	done := make(chan error, 1)
 	go n.do(fn, done)
@@ -101,11 +105,12 @@ func (n *Namespace) do(fn func() error, done chan<- error) {
 		done <- enterError(err)
 		return
 	}
+	err = ErrGoexit
+	defer func() { done <- err }()
 	err = fn()
 	if back := netns.Set(home); back == nil {
 		runtime.UnlockOSThread()
 	}
-	done <- err
 }
 
 // Enter moves the calling goroutine and its thread into the namespace for good.
