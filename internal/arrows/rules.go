@@ -1,0 +1,70 @@
+package arrows
+
+// anywhere and inTests stand for folders in a rule's list.
+const (
+	anywhere = "*"     // every folder
+	inTests  = "_test" // every test file
+)
+
+const (
+	unix = "golang.org/x/sys/unix"
+
+	netnsx   = "internal/netnsx"
+	world    = "internal/world"
+	provider = "internal/provider"
+	hint     = "internal/hint"
+	command  = "cmd/wgjail"
+)
+
+// layout is what the module's own packages may do.
+var layout = Rules{
+	Module: "github.com/wgjail/wgjail",
+
+	Packages: map[string][]string{
+		hint:              {},
+		netnsx:            {},
+		"relay":           {hint},
+		"veth":            {netnsx, hint},
+		"jail":            {"relay", "veth", netnsx, hint},
+		provider:          {netnsx, hint},
+		world:             {netnsx, hint, provider},
+		"bench":           {"jail", "relay", "veth", netnsx, provider, hint},
+		command:           {"jail", "relay", "veth", "bench", netnsx, provider, hint},
+		"internal/arrows": {},
+	},
+	Tests: []string{world, provider, netnsx, hint},
+
+	Homes: map[string][]string{
+		// Libraries.
+		"github.com/coreos/go-iptables":   {"veth"},
+		"github.com/coreos/go-systemd":    {command, "jail"},
+		"github.com/google/go-cmp":        {inTests},
+		"github.com/google/nftables":      {"jail"},
+		"github.com/rogpeppe/go-internal": {inTests},
+		"github.com/spf13/cobra":          {command},
+		"github.com/spf13/pflag":          {command},
+		"github.com/vishvananda/netlink":  {"jail", "veth", "bench", provider, world},
+		"github.com/vishvananda/netns":    {netnsx},
+		"golang.zx2c4.com/wireguard":      {"jail", provider},
+		"golang.org/x/net":                {provider},
+		"golang.org/x/sys":                {anywhere},
+
+		// A logger is passed in (log/slog), and only tests test.
+		"log":      {},
+		"log/slog": {anywhere},
+		"testing":  {inTests, world},
+	},
+
+	Names: map[string][]string{
+		"runtime.LockOSThread":   {netnsx, command}, // the command pins its main goroutine to the main thread
+		"runtime.UnlockOSThread": {netnsx},
+		unix + ".Setns":          {netnsx},
+		unix + ".SYS_SETNS":      {netnsx},
+		unix + ".Unshare":        {netnsx, "jail"}, // jail: the mount namespace of a program that replaces the process
+		unix + ".SYS_UNSHARE":    {netnsx},
+		unix + ".CLONE_NEWNET":   {netnsx, world},
+		"syscall.Unshare":        {},
+		"syscall.SYS_UNSHARE":    {},
+		"syscall.CLONE_NEWNET":   {},
+	},
+}

@@ -1,0 +1,70 @@
+package arrows
+
+import (
+	"bytes"
+	"fmt"
+	"io/fs"
+	"path"
+	"regexp"
+	"strings"
+)
+
+// somebodysFolder matches an absolute path that exists on one machine only.
+var somebodysFolder = regexp.MustCompile(`(?:^|[^\w./~$}-])(/(?:home|Users|work|workspace|builds)/[\w.-]+)`)
+
+// MachinePaths reads every text file below root and returns, as "file:line: path",
+// each absolute path that would only be found on somebody's machine: below a home
+// folder, or below checkout, the folder that root is in there.
+func MachinePaths(root fs.FS, checkout string) ([]string, error) {
+	var found []string
+	err := fs.WalkDir(root, ".", func(name string, d fs.DirEntry, err error) error {
+		if err != nil {
+			return err
+		}
+		if d.IsDir() && path.Base(name) == ".git" {
+			return fs.SkipDir
+		}
+		if !d.Type().IsRegular() || path.Base(name) == ".git" { // a file in a second work tree
+			return nil
+		}
+		text, err := fs.ReadFile(root, name)
+		if err != nil || bytes.IndexByte(text, 0) >= 0 {
+			return err
+		}
+		for i, line := range strings.Split(string(text), "\n") {
+			if m := somebodysFolder.FindStringSubmatch(line); m != nil {
+				found = append(found, fmt.Sprintf("%s:%d: %s", name, i+1, m[1]))
+			} else if strings.Count(checkout, "/") > 1 && strings.Contains(line, checkout) {
+				found = append(found, fmt.Sprintf("%s:%d: %s", name, i+1, checkout))
+			}
+		}
+		return nil
+	})
+	return found, err
+}
+
+// DirectModules returns the modules that the text of a go.mod file requires
+// without the comment "// indirect".
+func DirectModules(gomod string) []string {
+	var modules []string
+	inBlock := false
+	for line := range strings.Lines(gomod) {
+		code, comment, _ := strings.Cut(line, "//")
+		fields := strings.Fields(code)
+		switch {
+		case len(fields) == 2 && fields[0] == "require" && fields[1] == "(":
+			inBlock = true
+			continue
+		case len(fields) == 1 && fields[0] == ")":
+			inBlock = false
+		case len(fields) == 3 && fields[0] == "require":
+			fields = fields[1:]
+		case !inBlock:
+			continue
+		}
+		if len(fields) == 2 && strings.TrimSpace(comment) != "indirect" {
+			modules = append(modules, fields[0])
+		}
+	}
+	return modules
+}
