@@ -1,0 +1,52 @@
+package main
+
+import (
+	"fmt"
+
+	"github.com/spf13/cobra"
+)
+
+const rootLong = `Wgjail makes WireGuard jails: network namespaces whose only way out is a
+WireGuard tunnel. It runs programs in them, and opens ports from the host and
+its LAN into them.`
+
+const rootExample = `  wgjail run vpn.conf -p 8080 -- transmission-daemon -f -p 8080
+  wgjail up vpn.conf
+  wgjail exec vpn -- curl https://example.com
+  wgjail forward 8080
+  wgjail status
+  wgjail down vpn`
+
+func (p *program) rootCommand() *cobra.Command {
+	root := &cobra.Command{
+		Use:           "wgjail",
+		Short:         "WireGuard jails, and ports into them",
+		Long:          rootLong,
+		Example:       rootExample,
+		SilenceErrors: true,
+		SilenceUsage:  true,
+		Args:          unknownCommand,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			cmd.SetOut(p.err)
+			cmd.Help()
+			return exitStatus(exitMisuse)
+		},
+	}
+	root.PersistentFlags().BoolVar(&p.debug, "debug", false, "print each step")
+	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error { return usageHint(cmd, misuse{err}) })
+	root.CompletionOptions.HiddenDefaultCmd = false
+	root.AddCommand(p.upCommand(), p.downCommand(), p.runCommand(), p.execCommand(), p.forwardCommand(),
+		p.statusCommand(), p.versionCommand(), p.keeperCommand())
+	return root
+}
+
+func unknownCommand(cmd *cobra.Command, args []string) error {
+	if len(args) == 0 {
+		return nil
+	}
+	err := misused("unknown command %q", args[0])
+	if near := cmd.SuggestionsFor(args[0]); len(near) > 0 {
+		return usageHint(cmd, fmt.Errorf("%w (did you mean %s?)", err, near[0]))
+	}
+	return usageHint(cmd, err)
+}

@@ -1,0 +1,145 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"os/signal"
+	"strings"
+	"syscall"
+
+	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
+
+	"github.com/wgjail/wgjail/jail"
+)
+
+// upFlags are what up and run have in common.
+type upFlags struct {
+	backend    string
+	allowHooks bool
+	strict     bool
+	publish    []string
+	forward    forwardFlags
+}
+
+func (f *upFlags) register(fs *pflag.FlagSet) {
+	fs.StringArrayVarP(&f.publish, "publish", "p", nil, "forward this `SPEC` with it ([ADDR:]PORT[-PORT][:TARGET[-TARGET]][/tcp|/udp]); may be repeated")
+	fs.StringVar(&f.backend, "backend", string(jail.Auto), "WireGuard to use: auto, kernel or userspace")
+	fs.BoolVar(&f.allowHooks, "allow-hooks", false, "run the PreUp, PostUp, PreDown and PostDown commands, inside the jail")
+	fs.BoolVar(&f.strict, "strict", false, "refuse a configuration file that others can read")
+	f.forward.registerAccess(fs)
+}
+
+func (p *program) upCommand() *cobra.Command {
+	var f upFlags
+	var foreground bool
+	cmd := &cobra.Command{
+		Use:   "up CONF|NAME",
+		Short: "make a jail",
+		Long: `Make a jail from a WireGuard configuration file, as a VPN provider hands it
+out. NAME stands for /etc/wireguard/NAME.conf. The file's name without .conf
+becomes the name of the jail, of its network namespace and of its interface.`,
+		Args: misuseArgs(cobra.ExactArgs(1)),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if err := needRoot(cmd); err != nil {
+				return err
+			}
+			ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
+			defer stop()
+			return p.up(ctx, args[0], &f, foreground)
+		},
+	}
+	f.register(cmd.Flags())
+	cmd.Flags().BoolVar(&foreground, "foreground", false, "stay until the jail ends; end it on SIGTERM and Ctrl-C")
+	return cmd
+}
+
+func (p *program) up(ctx context.Context, conf string, f *upFlags, foreground bool) error {
+	specs, err := parseSpecs(f.publish)
+	if err != nil {
+		return err
+	}
+	j, err := p.makeJail(ctx, conf, f)
+	if errors.Is(err, jail.ErrUp) && len(specs) == 0 && !foreground {
+		fmt.Fprintln(p.out, err)
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	if len(specs) > 0 {
+		if err := p.startForwards(jail.Place{Jail: j.Name}, f.publish, &f.forward); err != nil {
+			return errors.Join(err, p.takeDown(j.Name, false))
+		}
+	}
+	if foreground {
+		return p.stay(ctx, j)
+	}
+	return nil
+}
+
+// makeJail makes or repairs the jail that conf describes and says so. The error
+// is jail.ErrUp if it is up; the jail that is returned has its name then.
+func (p *program) makeJail(ctx context.Context, conf string, f *upFlags) (*jail.Jail, error) {
+	backend, err := jail.ParseBackend(f.backend)
+	if err != nil {
+		return nil, misuse{err}
+	}
+	cfg, err := jail.OpenConfig(conf, f.strict)
+	if err != nil {
+		return nil, err
+	}
+	if f.allowHooks {
+		cfg.DropHookWarnings()
+	}
+	for _, w := range cfg.Warnings {
+		p.warn("%s", w)
+	}
+	j, err := jail.Up(ctx, cfg, jail.UpOptions{
+		Backend: backend, AllowHooks: f.allowHooks, Started: p.started, Log: p.log(p.err, slog.LevelWarn),
+	})
+	if errors.Is(err, jail.ErrUp) {
+		return &jail.Jail{Name: cfg.Name}, err
+	}
+	if err != nil {
+		return nil, err
+	}
+	if len(j.Repaired) > 0 {
+		fmt.Fprintf(p.out, "jail %s was up and has been repaired: %s\n", j.Name, strings.Join(j.Repaired, "; "))
+	} else {
+		fmt.Fprintf(p.out, "jail %s is up (%s WireGuard, MTU %d)\n", j.Name, j.Backend, j.MTU)
+	}
+	return j, nil
+}
+
+// stay keeps up in the foreground: until the keeper ends, which is a failure,
+// or until it is told to end, and then the jail ends too.
+func (p *program) stay(ctx context.Context, j *jail.Jail) error {
+	if j.Keeper == nil {
+		return fmt.Errorf("jail %s has a keeper already, so it cannot be kept in the foreground", j.Name)
+	}
+	ended := make(chan error, 1)
+	go func() { ended <- j.Keeper.Wait() }()
+	select {
+	case err := <-ended:
+		return fmt.Errorf("jail %s: the keeper has ended (%v); nothing leaves the jail now", j.Name, err)
+	case <-ctx.Done():
+		fmt.Fprintf(p.out, "jail %s: ending\n", j.Name)
+		return p.takeDown(j.Name, false)
+	}
+}
+
+func (p *program) keeperCommand() *cobra.Command {
+	return &cobra.Command{
+		Use: jail.KeeperCommand + " NAME", Hidden: true, Args: misuseArgs(cobra.ExactArgs(1)),
+		RunE: func(_ *cobra.Command, args []string) error {
+			signal.Ignore(syscall.SIGHUP)
+			ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
+			defer stop()
+			return jail.RunKeeper(ctx, args[0], p.log(os.Stderr, slog.LevelInfo))
+		},
+	}
+}

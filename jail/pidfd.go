@@ -1,0 +1,87 @@
+package jail
+
+import (
+	"context"
+	"errors"
+	"os"
+	"strconv"
+	"strings"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// A pidfd stands for one process, not for whatever has its number later
+// (pidfd_open(2)).
+type pidfd int
+
+func openPidfd(pid int) (pidfd, error) {
+	fd, err := unix.PidfdOpen(pid, 0)
+	return pidfd(fd), err
+}
+
+func (f pidfd) signal(s unix.Signal) error { return unix.PidfdSendSignal(int(f), s, nil, 0) }
+
+func (f pidfd) close() { unix.Close(int(f)) }
+
+// wait waits until the process has ended or ctx is done.
+func (f pidfd) wait(ctx context.Context) error {
+	for ctx.Err() == nil {
+		p := []unix.PollFd{{Fd: int32(f), Events: unix.POLLIN}}
+		n, err := unix.Poll(p, 50)
+		if n > 0 {
+			return nil
+		}
+		if err != nil && !errors.Is(err, unix.EINTR) {
+			return err
+		}
+	}
+	return ctx.Err()
+}
+
+// stopHolder ends the process that holds the lock on the file at path and has
+// written its number there. It sends SIGTERM as often as there are patiences,
+// each time waiting that long, and then kills. A holder that has not written
+// its number yet is about to notice that its maker is gone, and is waited for.
+func stopHolder(ctx context.Context, path string, patience ...time.Duration) error {
+	f, err := os.Open(path)
+	if errors.Is(err, os.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	for {
+		wait, signal := time.Second, unix.SIGKILL
+		if len(patience) > 0 {
+			wait, signal = patience[0], unix.SIGTERM
+			patience = patience[1:]
+		}
+		if pid := holderPid(f); pid > 0 {
+			if free(f) {
+				return nil
+			}
+			unix.Kill(pid, signal)
+			unix.Kill(pid, unix.SIGCONT) // a stopped process is not left to be
+		}
+		short, cancel := context.WithTimeout(ctx, wait)
+		err := waitFree(short, f)
+		cancel()
+		if err == nil || ctx.Err() != nil {
+			return err
+		}
+	}
+}
+
+// holderPid returns the process number in the first line of the file, or 0.
+func holderPid(f *os.File) int {
+	line := make([]byte, 16)
+	n, _ := f.ReadAt(line, 0)
+	first, _, _ := strings.Cut(string(line[:n]), "\n")
+	pid, err := strconv.Atoi(first)
+	if err != nil || pid <= 1 {
+		return 0
+	}
+	return pid
+}

@@ -1,0 +1,181 @@
+package jail
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"strings"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/wgjail/wgjail/internal/hint"
+	"github.com/wgjail/wgjail/relay"
+)
+
+// An entry is one forward in the register: a record that its process holds and
+// a page of counters that it shares with whoever asks.
+//
+//	/run/wgjail/NAME/forwards/ID.json   the record, locked while the forward lives
+//	/run/wgjail/NAME/forwards/ID.stats  relay.Stats, mapped into memory
+//
+// To stop a forward, remove its record.
+type entry struct {
+	spec      ForwardSpec
+	allow     []netip.Prefix
+	path      string
+	record    *os.File
+	stats     *relay.Stats
+	listeners []*relay.Listener
+}
+
+// A record is what an entry says about its forward. The first line of the file
+// is the number of the process, the rest is JSON.
+type record struct {
+	ID     string         `json:"id"`
+	PID    int            `json:"pid"`
+	Mode   string         `json:"mode"`
+	Proto  string         `json:"proto"`
+	Listen string         `json:"listen"`
+	Target string         `json:"target"`
+	Allow  []netip.Prefix `json:"allow"`
+	Source string         `json:"source"`
+}
+
+// newEntry registers spec. The caller holds the place's lock. The error is
+// os.ErrExist if a living forward has this listen address already.
+func newEntry(p Place, spec ForwardSpec, dial dialPlan, allow []netip.Prefix) (*entry, error) {
+	dir := forwardDir(p.register())
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return nil, err
+	}
+	id := forwardID(spec)
+	e := &entry{spec: spec, allow: allow, path: filepath.Join(dir, id+".json")}
+	if alive, err := held(e.path); err != nil || alive {
+		return nil, errors.Join(err, hint.Wrap(fmt.Errorf("%s is forwarded into %s already", spec, p),
+			"stop that with: wgjail forward --stop %s", spec))
+	}
+	var err error
+	if e.stats, err = shareStats(statsPath(e.path)); err != nil {
+		return nil, err
+	}
+	first := spec.Target
+	rec := record{
+		ID: id, PID: os.Getpid(), Mode: "relay", Proto: spec.Network, Listen: listenText(spec),
+		Target: portsText(dial.addrs[0], first, first+(spec.Last-spec.First)), Allow: allow, Source: "jail",
+	}
+	if err := e.write(rec); err != nil {
+		e.remove()
+		return nil, err
+	}
+	return e, nil
+}
+
+// write makes the record under another name, locks it and only then gives it
+// its own: a record that is seen is a locked one.
+func (e *entry) write(rec record) error {
+	text, err := json.Marshal(rec)
+	if err != nil {
+		return err
+	}
+	f, err := os.CreateTemp(filepath.Dir(e.path), ".new-*")
+	if err != nil {
+		return err
+	}
+	e.record = f
+	if _, err := fmt.Fprintf(f, "%d\n%s\n", rec.PID, text); err != nil {
+		return err
+	}
+	if err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
+		return err
+	}
+	return os.Rename(f.Name(), e.path)
+}
+
+// remove takes the entry out of the register and lets go of it.
+func (e *entry) remove() {
+	if e.record != nil {
+		if sameFile(e.record, e.path) {
+			os.Remove(e.path)
+			os.Remove(statsPath(e.path))
+		}
+		os.Remove(e.record.Name()) // if it has never got its name
+		e.record.Close()
+		e.record = nil
+	}
+}
+
+func (f *Forwarder) unregister() {
+	for _, e := range f.entries {
+		e.remove()
+	}
+	if f.opts.Into.Jail == "" { // nobody else clears up after a namespace that is not ours
+		os.Remove(forwardDir(f.opts.Into.register()))
+		os.Remove(stateDir(f.opts.Into.register()))
+		os.Remove(runDir)
+	}
+}
+
+// forwardID names a forward by where it listens, which only one can.
+func forwardID(s ForwardSpec) string {
+	id := fmt.Sprintf("%s-%s", s.Network, strings.ReplaceAll(listenText(s), "*:", ""))
+	return strings.NewReplacer("[", "", "]", "", "%", "_", "/", "_").Replace(id)
+}
+
+func listenText(s ForwardSpec) string {
+	if !s.Addr.IsValid() {
+		return "*:" + portRange(s.First, s.Last)
+	}
+	return portsText(s.Addr, s.First, s.Last)
+}
+
+func portsText(a netip.Addr, first, last uint16) string {
+	if first == last {
+		return netip.AddrPortFrom(a, first).String()
+	}
+	return netip.AddrPortFrom(a, first).String() + fmt.Sprintf("-%d", last)
+}
+
+func portRange(first, last uint16) string {
+	if first == last {
+		return fmt.Sprint(first)
+	}
+	return fmt.Sprintf("%d-%d", first, last)
+}
+
+func statsPath(recordPath string) string { return strings.TrimSuffix(recordPath, ".json") + ".stats" }
+
+// shareStats makes the file of counters at path, all zero, and maps it into
+// memory for as long as the process lives.
+func shareStats(path string) (*relay.Stats, error) {
+	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE|os.O_TRUNC, 0o600)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	if err := f.Truncate(relay.StatsSize); err != nil {
+		return nil, err
+	}
+	page, err := unix.Mmap(int(f.Fd()), 0, relay.StatsSize, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED)
+	if err != nil {
+		return nil, &os.PathError{Op: "map", Path: path, Err: err}
+	}
+	return (*relay.Stats)(unsafe.Pointer(&page[0])), nil
+}
+
+// readStats returns the counters in the file at path.
+func readStats(path string) (relay.Stats, error) {
+	data, err := readOwned(path)
+	if err != nil {
+		return relay.Stats{}, err
+	}
+	if len(data) < relay.StatsSize {
+		return relay.Stats{}, fmt.Errorf("%s: too short", path)
+	}
+	var s relay.Stats
+	copy(unsafe.Slice((*byte)(unsafe.Pointer(&s)), relay.StatsSize), data)
+	return s, nil
+}

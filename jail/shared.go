@@ -1,0 +1,115 @@
+package jail
+
+import (
+	"encoding/json"
+	"errors"
+	"os"
+	"path/filepath"
+
+	"github.com/wgjail/wgjail/internal/netnsx"
+)
+
+// uapiDir is where userspace WireGuard listens for wg(8).
+const uapiDir = "/var/run/wireguard"
+
+// shared says which folders and mounts wgjail made for the first jail. They
+// are removed after the last one, if nobody else uses them by then.
+type shared struct {
+	Netns    netnsx.DirState `json:"netns"`
+	EtcMade  bool            `json:"etc_made"`
+	UAPIMade bool            `json:"uapi_made"`
+}
+
+var sharedPath = filepath.Join(runDir, ".made")
+
+func loadShared() (shared, error) {
+	var s shared
+	data, err := readOwned(sharedPath)
+	if errors.Is(err, os.ErrNotExist) {
+		return s, nil
+	}
+	if err != nil {
+		return s, err
+	}
+	return s, json.Unmarshal(data, &s)
+}
+
+func (s shared) save() error {
+	if s == (shared{}) {
+		return removeFile(sharedPath)
+	}
+	data, err := json.Marshal(s)
+	if err != nil {
+		return err
+	}
+	return writeWhole(sharedPath, append(data, '\n'), 0o600)
+}
+
+// prepareShared makes the folders and mounts that all jails share. What it is
+// about to make is written down first, so that a crash loses track of nothing.
+func prepareShared() error {
+	l, err := lockShared()
+	if err != nil {
+		return err
+	}
+	defer l.release()
+	s, err := loadShared()
+	if err != nil {
+		return err
+	}
+	s.Netns.Made = s.Netns.Made || missing(netnsx.Dir)
+	s.Netns.Mounted = s.Netns.Mounted || !netnsx.DirMounted()
+	s.EtcMade = s.EtcMade || missing(etcNetns)
+	s.UAPIMade = s.UAPIMade || missing(uapiDir)
+	if err := s.save(); err != nil {
+		return err
+	}
+	if _, err := netnsx.PrepareDir(); err != nil {
+		return err
+	}
+	if err := os.MkdirAll(etcNetns, 0o755); err != nil {
+		return err
+	}
+	return os.MkdirAll(uapiDir, 0o755)
+}
+
+// cleanShared removes what prepareShared made and nobody uses. It goes on past
+// errors.
+func cleanShared() error {
+	l, err := lockShared()
+	if err != nil {
+		return err
+	}
+	defer l.release()
+	if names, err := List(); err != nil || len(names) > 0 {
+		return err
+	}
+	s, err := loadShared()
+	if err != nil {
+		return err
+	}
+	var errs []error
+	if s.Netns != (netnsx.DirState{}) && empty(netnsx.Dir) {
+		errs = append(errs, netnsx.RemoveDir(s.Netns))
+		s.Netns = netnsx.DirState{}
+	}
+	if s.EtcMade && empty(etcNetns) {
+		errs = append(errs, removeFile(etcNetns))
+		s.EtcMade = false
+	}
+	if s.UAPIMade && empty(uapiDir) {
+		errs = append(errs, removeFile(uapiDir))
+		s.UAPIMade = false
+	}
+	return errors.Join(append(errs, s.save())...)
+}
+
+func missing(path string) bool {
+	_, err := os.Stat(path)
+	return errors.Is(err, os.ErrNotExist)
+}
+
+func empty(dir string) bool {
+	entries, err := os.ReadDir(dir)
+	return err == nil && len(entries) == 0
+}

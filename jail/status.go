@@ -1,0 +1,192 @@
+package jail
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"sort"
+	"time"
+
+	"golang.zx2c4.com/wireguard/wgctrl/wgtypes"
+
+	"github.com/wgjail/wgjail/internal/netnsx"
+)
+
+// What a jail can be.
+const (
+	StateUp     = "up"
+	StateStale  = "stale"  // no handshake for 180 s although traffic is pending
+	StateBroken = "broken" // a part is missing
+)
+
+// A Status is what is known of one jail now. Its JSON form is what
+// "wgjail status --json" prints.
+type Status struct {
+	Name      string          `json:"name"`
+	State     string          `json:"state"`
+	Missing   []string        `json:"missing,omitempty"` // why it is broken
+	Backend   Backend         `json:"backend"`
+	Interface string          `json:"interface"`
+	Netns     string          `json:"netns"`
+	MTU       int             `json:"mtu"` // bytes
+	Addresses []netip.Prefix  `json:"addresses"`
+	DNS       []netip.Addr    `json:"dns"`
+	Search    []string        `json:"search,omitempty"`
+	Peers     []PeerStatus    `json:"peers"`
+	Forwards  []ForwardStatus `json:"forwards"`
+	Processes []Process       `json:"processes"`
+}
+
+// A PeerStatus is one peer of a jail.
+type PeerStatus struct {
+	PublicKey       string         `json:"public_key"`
+	Endpoint        string         `json:"endpoint"`         // as WireGuard has it now
+	LatestHandshake *time.Time     `json:"latest_handshake"` // null: none yet
+	RxBytes         int64          `json:"rx_bytes"`
+	TxBytes         int64          `json:"tx_bytes"`
+	AllowedIPs      []netip.Prefix `json:"allowed_ips"`
+}
+
+// A ForwardStatus is one forward into a jail.
+type ForwardStatus struct {
+	record
+	Active   uint64 `json:"active"`
+	Total    uint64 `json:"total"`
+	Refused  uint64 `json:"refused"`
+	BytesIn  uint64 `json:"bytes_in"`  // from clients into the jail
+	BytesOut uint64 `json:"bytes_out"` // from the jail to clients
+	Errors   uint64 `json:"dial_errors"`
+}
+
+// ReadStatus returns the status of the jail called name. The error is ErrNotUp
+// if there is no such jail.
+func ReadStatus(name string) (*Status, error) {
+	if err := CheckName(name); err != nil {
+		return nil, err
+	}
+	s, err := loadState(name)
+	if errors.Is(err, os.ErrNotExist) {
+		if missing(stateDir(name)) {
+			return nil, notUp(name)
+		}
+		return broken(name, "it was never completed: wgjail down "+name), nil
+	}
+	if err != nil {
+		return broken(name, err.Error()), nil
+	}
+	st := s.status()
+	st.Forwards, err = forwardsOf(Place{Jail: name})
+	return st, err
+}
+
+// broken is the status of a jail of which nothing but the name can be known.
+func broken(name, why string) *Status {
+	return &Status{
+		Name: name, State: StateBroken, Missing: []string{why}, Interface: name, Netns: netnsx.Path(name),
+		Addresses: []netip.Prefix{}, DNS: []netip.Addr{}, Peers: []PeerStatus{}, Forwards: []ForwardStatus{}, Processes: []Process{},
+	}
+}
+
+func (s *state) status() *Status {
+	st := broken(s.Name, "")
+	st.State, st.Missing = StateUp, nil
+	st.Backend, st.MTU, st.Search = s.Backend, s.MTU, s.Search
+	st.Addresses = append(st.Addresses, s.Addresses...)
+	st.DNS = append(st.DNS, s.DNS...)
+	lacks, err := s.missingParts()
+	if err != nil {
+		lacks = []string{err.Error()}
+	}
+	if s.Complete.IsZero() {
+		lacks = append(lacks, "it is being made, or its making was interrupted")
+	}
+	var dev *wgtypes.Device
+	if ns, err := s.openNamespace(); err == nil {
+		dev, _ = readDevice(ns, s.Name)
+		if inside, err := Processes(ns); err == nil {
+			st.Processes = append(st.Processes, inside...)
+		}
+		ns.Close()
+	}
+	st.Peers = s.peerStatus(dev)
+	switch {
+	case len(lacks) > 0:
+		st.State, st.Missing = StateBroken, lacks
+	case readHealth(s.Name).Stale:
+		st.State = StateStale
+	}
+	return st
+}
+
+// peerStatus joins what is written down with what the device says; without a
+// device the former is all there is.
+func (s *state) peerStatus(dev *wgtypes.Device) []PeerStatus {
+	now := map[string]wgtypes.Peer{}
+	if dev != nil {
+		for _, p := range dev.Peers {
+			now[p.PublicKey.String()] = p
+		}
+	}
+	list := []PeerStatus{}
+	for _, p := range s.Peers {
+		ps := PeerStatus{PublicKey: p.PublicKey, AllowedIPs: p.AllowedIPs}
+		if p.Endpoint.IsValid() {
+			ps.Endpoint = p.Endpoint.String()
+		}
+		if d, ok := now[p.PublicKey]; ok {
+			ps.RxBytes, ps.TxBytes = d.ReceiveBytes, d.TransmitBytes
+			if d.Endpoint != nil {
+				ps.Endpoint = d.Endpoint.String()
+			}
+			if !d.LastHandshakeTime.IsZero() {
+				at := d.LastHandshakeTime.UTC()
+				ps.LatestHandshake = &at
+			}
+		}
+		list = append(list, ps)
+	}
+	return list
+}
+
+// forwardsOf returns the living forwards into p, sorted by ID.
+func forwardsOf(p Place) ([]ForwardStatus, error) {
+	paths, err := filepath.Glob(filepath.Join(forwardDir(p.register()), "*.json"))
+	if err != nil {
+		return nil, err
+	}
+	sort.Strings(paths)
+	list := []ForwardStatus{}
+	for _, path := range paths {
+		alive, err := held(path)
+		if err != nil || !alive {
+			continue // killed, or stopped since
+		}
+		f := ForwardStatus{}
+		if f.record, err = readRecord(path); err != nil {
+			return nil, err
+		}
+		if s, err := readStats(statsPath(path)); err == nil {
+			f.Active, f.Total, f.Refused, f.Errors = s.Active, s.Total, s.Refused, s.DialErrors
+			f.BytesIn, f.BytesOut = s.BytesIn, s.BytesOut
+		}
+		list = append(list, f)
+	}
+	return list, nil
+}
+
+func readRecord(path string) (record, error) {
+	var r record
+	data, err := readOwned(path)
+	if err != nil {
+		return r, err
+	}
+	_, text, _ := bytes.Cut(data, []byte("\n"))
+	if err := json.Unmarshal(text, &r); err != nil {
+		return r, fmt.Errorf("read %s: %w", path, err)
+	}
+	return r, nil
+}

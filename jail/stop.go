@@ -1,0 +1,181 @@
+package jail
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/wgjail/wgjail/internal/hint"
+	"github.com/wgjail/wgjail/internal/netnsx"
+)
+
+// StopForwards ends the forwards into p that listen where specs say, or all of
+// them if there are no specs, and returns their IDs. Their ports are free when
+// it returns; connections may go on for a while. The error names the first spec
+// that is not forwarded; the others are stopped all the same.
+func StopForwards(ctx context.Context, p Place, specs []ForwardSpec) ([]string, error) {
+	dir := forwardDir(p.register())
+	var paths []string
+	for _, s := range specs {
+		paths = append(paths, filepath.Join(dir, forwardID(s)+".json"))
+	}
+	if len(specs) == 0 {
+		var err error
+		if paths, err = filepath.Glob(filepath.Join(dir, "*.json")); err != nil {
+			return nil, err
+		}
+	}
+	var stopped []string
+	var errs []error
+	for i, path := range paths {
+		id := strings.TrimSuffix(filepath.Base(path), ".json")
+		if alive, err := held(path); err != nil || !alive {
+			if len(specs) > 0 {
+				err = errors.Join(err, hint.Wrap(fmt.Errorf("%s is not forwarded into %s", specs[i], p), "see what is: wgjail status"))
+			}
+			errs = append(errs, err)
+			continue
+		}
+		if err := stopForward(ctx, path); err != nil {
+			errs = append(errs, fmt.Errorf("stop forward %s: %w", id, err))
+			continue
+		}
+		stopped = append(stopped, id)
+	}
+	return stopped, errors.Join(errs...)
+}
+
+// stopForward takes the record away and waits until its process has noticed. A
+// process that does not is ended.
+func stopForward(ctx context.Context, path string) error {
+	f, err := os.Open(path)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	if err := removeFile(path); err != nil {
+		return err
+	}
+	polite, cancel := context.WithTimeout(ctx, 5*time.Second)
+	defer cancel()
+	if waitFree(polite, f) == nil {
+		return removeFile(statsPath(path))
+	}
+	if pid := holderPid(f); pid > 0 && !free(f) {
+		unix.Kill(pid, unix.SIGKILL)
+	}
+	return errors.Join(waitFree(ctx, f), removeFile(statsPath(path)))
+}
+
+// stopForwards ends every forward into the jail, connections included: the
+// first SIGTERM lets them end, the second does not.
+func stopForwards(ctx context.Context, name string) error {
+	paths, err := filepath.Glob(filepath.Join(forwardDir(name), "*.json"))
+	if err != nil {
+		return err
+	}
+	var errs []error
+	for _, path := range paths {
+		errs = append(errs, stopHolder(ctx, path, 50*time.Millisecond, 2*time.Second), removeFile(path), removeFile(statsPath(path)))
+	}
+	return errors.Join(errs...)
+}
+
+// watch starts a goroutine that ends forwards whose record is taken away, and
+// all of them, through cancel, when the place is gone. The channel is closed
+// when the goroutine has ended.
+func (f *Forwarder) watch(ctx context.Context, cancel context.CancelCauseFunc) (<-chan struct{}, error) {
+	file := f.opts.Into.Path
+	if file == "" {
+		file = netnsx.Path(f.opts.Into.Jail)
+	}
+	events, err := watchDirs(filepath.Dir(file), forwardDir(f.opts.Into.register()))
+	if err != nil {
+		return nil, err
+	}
+	stopped := make(chan struct{})
+	go func() {
+		defer close(stopped)
+		defer events.Close()
+		stop := context.AfterFunc(ctx, func() { events.SetReadDeadline(time.Unix(1, 0)) })
+		defer stop()
+		for ctx.Err() == nil {
+			if !f.placeThere(file) {
+				cancel(ErrGone)
+				f.relay.Close() // what is connected is connected to nothing
+				return
+			}
+			if f.dropStopped() == 0 {
+				cancel(nil)
+				return
+			}
+			waitEvent(ctx, events)
+		}
+	}()
+	return stopped, nil
+}
+
+// placeThere reports whether file still names the namespace.
+func (f *Forwarder) placeThere(file string) bool {
+	ns, err := netnsx.Open(file)
+	if err != nil {
+		return false
+	}
+	defer ns.Close()
+	return ns.ID() == f.ns.ID()
+}
+
+// dropStopped ends the forwards whose record is gone and returns how many are
+// left.
+func (f *Forwarder) dropStopped() int {
+	left := 0
+	for _, e := range f.entries {
+		if e.record == nil {
+			continue
+		}
+		if sameFile(e.record, e.path) {
+			left++
+			continue
+		}
+		for _, l := range e.listeners {
+			l.Close()
+		}
+		f.opts.Log.Info("forward stopped", "listen", listenText(e.spec))
+		e.remove()
+	}
+	return left
+}
+
+// watchDirs returns a file that becomes readable when a name in one of the
+// folders changes (inotify(7)). Folders of procfs do not tell.
+func watchDirs(dirs ...string) (*os.File, error) {
+	fd, err := unix.InotifyInit1(unix.IN_CLOEXEC | unix.IN_NONBLOCK)
+	if err != nil {
+		return nil, os.NewSyscallError("inotify_init1", err)
+	}
+	for _, dir := range dirs {
+		const mask = unix.IN_DELETE | unix.IN_CREATE | unix.IN_MOVE | unix.IN_ATTRIB | unix.IN_DELETE_SELF
+		if _, err := unix.InotifyAddWatch(fd, dir, mask); err != nil {
+			unix.Close(fd)
+			return nil, &os.PathError{Op: "watch", Path: dir, Err: err}
+		}
+	}
+	return os.NewFile(uintptr(fd), "inotify"), nil
+}
+
+// waitEvent waits for something to look at: an event, or two seconds, since
+// not every place sends events.
+func waitEvent(ctx context.Context, events *os.File) {
+	events.SetReadDeadline(time.Now().Add(2 * time.Second))
+	if ctx.Err() != nil { // its end may have come between
+		return
+	}
+	var buf [4096]byte
+	events.Read(buf[:])
+}

@@ -1,0 +1,93 @@
+package jail
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+)
+
+// A setting is a file below /proc/sys/net and what the jail needs in it.
+type setting struct{ path, value string }
+
+// settings are set explicitly, because a new network namespace takes some of
+// them from the host (ip-sysctl: devconf_inherit_init_net) and some from the
+// kernel's defaults. "all" covers what is there, "default" what comes.
+var settings = []setting{
+	// Nothing is routed through a jail, and nothing steers its routes.
+	{"ipv4/conf/all/forwarding", "0"},
+	{"ipv4/conf/default/forwarding", "0"},
+	{"ipv4/conf/all/rp_filter", "1"},
+	{"ipv4/conf/default/rp_filter", "1"},
+	{"ipv4/conf/all/accept_redirects", "0"},
+	{"ipv4/conf/default/accept_redirects", "0"},
+	{"ipv4/conf/all/send_redirects", "0"},
+	{"ipv4/conf/default/send_redirects", "0"},
+	{"ipv4/conf/all/accept_source_route", "0"},
+	{"ipv4/conf/default/accept_source_route", "0"},
+	{"ipv4/conf/all/arp_ignore", "2"},
+	{"ipv4/conf/default/arp_ignore", "2"},
+	{"ipv4/conf/all/route_localnet", "0"},
+	{"ipv4/conf/default/route_localnet", "0"},
+	{"ipv6/conf/all/forwarding", "0"},
+	{"ipv6/conf/default/forwarding", "0"},
+	{"ipv6/conf/all/accept_ra", "0"},
+	{"ipv6/conf/default/accept_ra", "0"},
+	{"ipv6/conf/all/accept_redirects", "0"},
+	{"ipv6/conf/default/accept_redirects", "0"},
+	{"ipv6/conf/all/accept_source_route", "0"},
+	{"ipv6/conf/default/accept_source_route", "0"},
+	// Loopback speaks IPv6 even where the host's default is off: services
+	// that listen on ::1 are reached by forwards.
+	{"ipv6/conf/lo/disable_ipv6", "0"},
+	// Programs inside have no capabilities. As in a container, they may still
+	// ping and listen on any port of the jail.
+	{"ipv4/ping_group_range", "0 2147483647"},
+	{"ipv4/ip_unprivileged_port_start", "0"},
+}
+
+// applySettings writes the settings of the calling thread's namespace.
+func applySettings(list []setting) error {
+	for _, s := range list {
+		if err := s.apply(); err != nil {
+			return fmt.Errorf("set sysctl %s: %w", s.name(), err)
+		}
+	}
+	return nil
+}
+
+func (s setting) name() string { return "net." + strings.ReplaceAll(s.path, "/", ".") }
+
+func (s setting) file() string { return filepath.Join("/proc/sys/net", s.path) }
+
+// apply writes the value. A kernel without IPv6 lacks the whole ipv6 folder,
+// and with it what the setting is there to prevent.
+func (s setting) apply() error {
+	err := os.WriteFile(s.file(), []byte(s.value), 0)
+	if errors.Is(err, os.ErrNotExist) && strings.HasPrefix(s.path, "ipv6/") && !haveIPv6() {
+		return nil
+	}
+	return err
+}
+
+// haveIPv6 reports whether the kernel has IPv6 at all.
+func haveIPv6() bool { return !missing("/proc/sys/net/ipv6") }
+
+// checkSettings reports the first setting of the calling thread's namespace
+// that has another value.
+func checkSettings(list []setting) error {
+	for _, s := range list {
+		got, err := os.ReadFile(s.file())
+		if errors.Is(err, os.ErrNotExist) && strings.HasPrefix(s.path, "ipv6/") {
+			continue
+		}
+		if err != nil {
+			return err
+		}
+		if strings.Join(strings.Fields(string(got)), " ") != s.value {
+			return fmt.Errorf("sysctl %s is %s, not %s", s.name(), strings.TrimSpace(string(got)), s.value)
+		}
+	}
+	return nil
+}
