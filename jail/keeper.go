@@ -60,7 +60,7 @@ func RunKeeper(ctx context.Context, name string, log *slog.Logger) error {
 type keeper struct {
 	state  *state
 	ns     *netnsx.Namespace
-	tunnel *tunnel // nil with kernel WireGuard
+	tunnel *tunnel  // nil with kernel WireGuard
 	held   *os.File // its lock says that the keeper lives
 	log    *slog.Logger
 }

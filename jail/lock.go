@@ -55,12 +55,16 @@ func lockPath(ctx context.Context, path string, wait bool) (*fileLock, error) {
 // lets go, so a lock counts only if the path still names the locked file.
 func tryLock(path string) (*fileLock, error) {
 	for {
-		if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
+		err := os.MkdirAll(filepath.Dir(path), 0o700)
+		if errors.Is(err, os.ErrExist) {
+			continue // it was there, and a holder that let go removed it
+		}
+		if err != nil {
 			return nil, err
 		}
 		f, err := os.OpenFile(path, os.O_CREATE|os.O_RDWR, 0o600)
 		if errors.Is(err, os.ErrNotExist) {
-			continue // the folder was removed by a holder that let go
+			continue
 		}
 		if err != nil {
 			return nil, err
