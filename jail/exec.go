@@ -1,0 +1,231 @@
+package jail
+
+import (
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"strconv"
+	"strings"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/wgjail/wgjail/internal/hint"
+	"github.com/wgjail/wgjail/internal/netnsx"
+)
+
+// ExecOptions says what Exec runs, and where.
+type ExecOptions struct {
+	Namespace *netnsx.Namespace // the jail's
+	Name      string            // the jail's; its files are in /etc/netns/NAME
+	Argv      []string          // the program, looked for in PATH, and its arguments
+	Env       []string          // nil: the process's own
+
+	// User is NAME, UID, NAME:GROUP or UID:GID; with a group, there are no
+	// supplementary ones. "": the user who called sudo(8), doas(1) or
+	// pkexec(1); without one, whoever the process runs as.
+	User string
+
+	// KeepCaps leaves the process's capabilities to the program, also if the
+	// user changes, and lets set-user-ID programs work. It is for programs
+	// that are trusted like root: CAP_SYS_ADMIN alone is enough to leave.
+	KeepCaps bool
+
+	// Isolate also hides what programs of the user's session are reached
+	// through: /tmp is private and empty but for the working directory, /run
+	// holds next to nothing, the variables that lead there are unset, and,
+	// where the kernel has Landlock, processes outside cannot be traced,
+	// looked into or signalled.
+	Isolate bool
+
+	Log *slog.Logger // for warnings; nil: silent
+}
+
+// Exec replaces the process with a program in the jail. It returns only if
+// that fails; the error is a *ProgramError if everything but the program was
+// in order, and ExitStatus gives the exit status for it.
+//
+// Process, parent, terminal, standard files, working directory, umask, nice
+// value and limits stay those of the caller. Other open files are closed: a
+// socket made outside would still be outside. The program has no capability
+// and cannot get one, but for KeepCaps; root is still the owner of root's
+// files.
+//
+// The program gets a mount namespace of its own, where
+//
+//   - /etc has the jail's resolv.conf and nsswitch.conf, as they are now, and
+//     the other files of /etc/netns/NAME. Whatever is done to the host's
+//     files, the program goes on seeing these. The directory cannot be
+//     written; those in it can.
+//   - /run is without the sockets of name services and without the system
+//     bus, also if they appear later. What is written directly in it is
+//     private and vanishes with the program.
+//   - /sys shows the jail's network devices.
+//
+// Nothing is changed outside, whether Exec fails or not. Programs of the same
+// user outside can still be reached over Unix sockets in that user's own
+// directories (see Isolate), and a program without Isolate may debug them.
+func Exec(opts ExecOptions) error {
+	if len(opts.Argv) == 0 {
+		return errors.New("no program to run")
+	}
+	if err := CheckName(opts.Name); err != nil {
+		return err
+	}
+	if opts.Log == nil {
+		opts.Log = slog.New(slog.DiscardHandler)
+	}
+	if opts.Env == nil {
+		opts.Env = os.Environ()
+	}
+	e, err := prepareExec(opts)
+	if err != nil {
+		return err
+	}
+	failed := make(chan error, 1)
+	// A goroutine of its own: its thread dies with it if it does not become
+	// the program.
+	go func() { failed <- e.run() }()
+	return <-failed
+}
+
+// An execution is all that Exec finds out before it changes anything.
+type execution struct {
+	ExecOptions
+	account account
+	mirrors []mirror
+	cwd     string // "": has no path
+}
+
+func prepareExec(opts ExecOptions) (*execution, error) {
+	e := &execution{ExecOptions: opts}
+	accounts, err := hostAccounts()
+	if err != nil {
+		return nil, err
+	}
+	if e.account, err = accounts.find(opts.User, os.Geteuid(), os.Getenv); err != nil {
+		return nil, err
+	}
+	userChanges := e.account.change && int(e.account.uid) != os.Geteuid()
+	e.Env = environment(opts.Env, e.account, userChanges, opts.Isolate)
+	e.cwd = workingDirectory()
+	if e.mirrors, err = masks(opts.Name, e.cwd, opts.Isolate); err != nil {
+		return nil, err
+	}
+	return e, nil
+}
+
+// workingDirectory returns the kernel's name of it: $PWD may be another one.
+func workingDirectory() string {
+	var buf [unix.PathMax]byte
+	n, err := unix.Getcwd(buf[:])
+	if err != nil || n < 2 || buf[0] != '/' { // "(unreachable)…": see getcwd(3)
+		return ""
+	}
+	return string(buf[:n-1])
+}
+
+// run moves the calling goroutine's thread into the jail and makes it the
+// program. It returns only errors, and the goroutine must then end.
+func (e *execution) run() error {
+	if err := closeOnExec(3); err != nil {
+		return err
+	}
+	if err := e.Namespace.Enter(); err != nil { // locks the thread
+		return e.explain(err)
+	}
+	if err := privateMounts(); err != nil {
+		return e.explain(err)
+	}
+	for _, m := range e.mirrors {
+		if err := m.mount(e.Log); err != nil {
+			return e.explain(err)
+		}
+	}
+	if err := mountSys(); err != nil {
+		return e.explain(err)
+	}
+	if err := e.chdir(); err != nil {
+		return err
+	}
+	if err := becomeUser(e.account, e.KeepCaps); err != nil {
+		return e.explain(err)
+	}
+	if e.Isolate {
+		err := shutIn()
+		if errors.Is(err, errNoLandlock) {
+			e.Log.Debug("processes outside can be traced and signalled", "reason", err)
+		} else if err != nil {
+			return err
+		}
+	}
+	return execProgram(e.Argv, e.Env)
+}
+
+func (e *execution) explain(err error) error {
+	if errors.Is(err, os.ErrPermission) && os.Geteuid() != 0 {
+		return hint.Wrap(err, "run wgjail as root: sudo wgjail exec %s -- …", e.Name)
+	}
+	return err
+}
+
+// chdir leaves the working directory alone unless it is covered: then it is
+// looked up again in what covers it, as the way up from the old one leads to
+// all that is hidden.
+func (e *execution) chdir() error {
+	covered := e.cwd == "" || isBelow(e.cwd, "/sys")
+	for _, m := range e.mirrors {
+		covered = covered || isBelow(e.cwd, m.dir)
+	}
+	if !covered {
+		return nil
+	}
+	dir, err := e.cwd, error(nil)
+	if dir == "" {
+		err = os.ErrNotExist
+	} else {
+		err = unix.Chdir(dir)
+	}
+	if err == nil {
+		return nil
+	}
+	e.Log.Warn("the working directory is not in the jail: the program starts in /", "path", dir, "error", err)
+	if err := unix.Chdir("/"); err != nil {
+		return &os.PathError{Op: "chdir", Path: "/", Err: err}
+	}
+	return nil
+}
+
+func isBelow(path, dir string) bool {
+	return path == dir || strings.HasPrefix(path, dir+"/")
+}
+
+// closeOnExec marks every descriptor from first on, so that execve(2) closes
+// it. After an error the process can go on with its files.
+func closeOnExec(first int) error {
+	err := unix.CloseRange(uint(first), ^uint(0)>>1&0x7fffffff, unix.CLOSE_RANGE_CLOEXEC)
+	if err == nil {
+		return nil
+	}
+	if !errors.Is(err, unix.ENOSYS) && !errors.Is(err, unix.EINVAL) { // Linux before 5.9, 5.11
+		return fmt.Errorf("mark open files: %w", os.NewSyscallError("close_range", err))
+	}
+	return closeOnExecEach(first)
+}
+
+func closeOnExecEach(first int) error {
+	names, err := os.ReadDir("/proc/self/fd")
+	if err != nil {
+		return err
+	}
+	for _, n := range names {
+		fd, err := strconv.Atoi(n.Name())
+		if err != nil || fd < first {
+			continue
+		}
+		if _, err := unix.FcntlInt(uintptr(fd), unix.F_SETFD, unix.FD_CLOEXEC); err != nil && !errors.Is(err, unix.EBADF) {
+			return fmt.Errorf("mark open file %d: %w", fd, os.NewSyscallError("fcntl", err))
+		}
+	}
+	return nil
+}

@@ -1,0 +1,107 @@
+package jail
+
+import (
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"path/filepath"
+
+	"golang.org/x/sys/unix"
+)
+
+// privateMounts gives the calling thread a mount namespace of its own. Mounts
+// that the host makes and removes later arrive in it, but nothing done in it
+// leaves (mount_namespaces(7)). The thread must be locked and never unlocked.
+func privateMounts() error {
+	if err := unix.Unshare(unix.CLONE_NEWNS); err != nil {
+		return fmt.Errorf("make a mount namespace: %w", os.NewSyscallError("unshare", err))
+	}
+	if err := unix.Mount("", "/", "", unix.MS_SLAVE|unix.MS_REC, ""); err != nil {
+		return fmt.Errorf("keep mounts from reaching the host: %w", os.NewSyscallError("mount", err))
+	}
+	return nil
+}
+
+// mount covers the directory with its mirror. The error means that something
+// which had to be hidden or replaced is not; an entry of the host's that cannot
+// be taken over is left out, with a warning.
+func (m mirror) mount(log *slog.Logger) error {
+	old, err := unix.Open(m.dir, unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return &os.PathError{Op: "open", Path: m.dir, Err: err}
+	}
+	defer unix.Close(old)
+	const flags = unix.MS_NOSUID | unix.MS_NODEV
+	if err := unix.Mount("tmpfs", m.dir, "tmpfs", flags, m.options); err != nil {
+		return &os.PathError{Op: "mount a tmpfs on", Path: m.dir, Err: err}
+	}
+	host := fmt.Sprintf("/proc/self/fd/%d", old) // below the tmpfs
+	for _, s := range m.steps {
+		err := s.make(host, m.dir)
+		if err != nil && s.kind == stepFile {
+			return err
+		}
+		if err != nil && !errors.Is(err, os.ErrNotExist) { // it may be gone meanwhile
+			log.Warn("left out of the jail", "path", filepath.Join(m.dir, s.path), "error", err)
+		}
+	}
+	if !m.readonly {
+		return nil
+	}
+	if err := unix.Mount("", m.dir, "", unix.MS_REMOUNT|unix.MS_BIND|unix.MS_RDONLY|flags, ""); err != nil {
+		return &os.PathError{Op: "make read-only", Path: m.dir, Err: err}
+	}
+	return nil
+}
+
+// make makes the entry in dir; host leads to what dir covers.
+func (s mountStep) make(host, dir string) error {
+	path := filepath.Join(dir, s.path)
+	switch s.kind {
+	case stepLink:
+		return os.Symlink(s.source, path)
+	case stepFile:
+		if err := os.WriteFile(path, s.data, 0o644); err != nil {
+			return err
+		}
+		return os.Chmod(path, 0o644) // whatever the umask
+	case stepDir:
+		if err := os.Mkdir(path, 0o700); err != nil {
+			return err
+		}
+		if err := os.Chown(path, s.owner.uid, s.owner.gid); err != nil {
+			return err
+		}
+		if err := unix.Chmod(path, s.owner.mode); err != nil {
+			return &os.PathError{Op: "chmod", Path: path, Err: err}
+		}
+		return nil
+	case stepBind:
+		return s.bind(filepath.Join(host, s.source), path)
+	}
+	return fmt.Errorf("%s: unknown step %q", path, s.kind)
+}
+
+// bind mounts source on a new file or directory at path, with all that is
+// mounted below it.
+func (s mountStep) bind(source, path string) error {
+	var err error
+	if s.dir {
+		err = unix.Mkdir(path, 0o700)
+	} else {
+		err = unix.Mknod(path, unix.S_IFREG, 0)
+	}
+	if err != nil {
+		return &os.PathError{Op: "make", Path: path, Err: err}
+	}
+	if err := unix.Mount(source, path, "", unix.MS_BIND|unix.MS_REC, ""); err != nil {
+		if s.dir {
+			unix.Rmdir(path)
+		} else {
+			unix.Unlink(path)
+		}
+		return &os.PathError{Op: "mount", Path: path, Err: err}
+	}
+	return nil
+}

@@ -1,0 +1,133 @@
+package jail
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+)
+
+// runHidden lists what of /run a program in a jail never sees: the sockets of
+// name services, which answer from the host whatever the network namespace of
+// the one who asks, and what belongs to wgjail. It is for /var/run, too, where
+// that is a directory of its own.
+//
+// The system bus is one of them: through it resolvectl(1) has names resolved,
+// and much else done, outside.
+var runHidden = []string{
+	"avahi-daemon",
+	"dbus",
+	"mdnsd",
+	"nscd",
+	"nslcd",
+	"resolvconf",
+	"samba/winbindd",
+	"systemd/machine",
+	"systemd/resolve",
+	"systemd/resolve.hook",
+	"unscd",
+	"wgjail",
+}
+
+// runIsolated lists what of /run is left under Isolate. What is not here,
+// known or not, cannot be a way to a program outside: engines (docker, podman,
+// containerd), sessions and their buses (/run/user), screen(1), databases.
+var runIsolated = []string{
+	"booted-system", "current-system", "opengl-driver", "opengl-driver-32", // NixOS
+	"lock",
+	"shm",
+	"systemd/journal", // where /dev/log leads
+	"systemd/notify",
+	"udev/data", "udev/tags", // what libudev reads
+}
+
+// masks returns the mirrors for a program in the jail called name, none of
+// them mounted yet. cwd is the caller's working directory, or "".
+func masks(name, cwd string, isolate bool) ([]mirror, error) {
+	run := mirrorRule{hide: runHidden}
+	if isolate {
+		run.only = runIsolated
+	}
+	const size = "size=10%," // of the memory
+	wanted := []struct {
+		dir     string
+		options string
+		rule    mirrorRule
+	}{
+		{"/etc", "", mirrorRule{netns: name, copied: []string{"resolv.conf", "nsswitch.conf"}}},
+		{"/run", size, run},
+		{"/var/run", size, run},
+		{"/var/lib/sss", "", mirrorRule{hide: []string{"pipes"}}},
+	}
+	var mirrors []mirror
+	for _, w := range wanted {
+		dir, err := filepath.EvalSymlinks(w.dir) // /var/run is mostly /run
+		if errors.Is(err, os.ErrNotExist) && w.dir != "/etc" {
+			continue
+		}
+		if err != nil {
+			return nil, err
+		}
+		if slices.ContainsFunc(mirrors, func(m mirror) bool { return m.dir == dir }) {
+			continue
+		}
+		m, err := newMirror(dir, w.options, w.rule)
+		if err != nil {
+			return nil, err
+		}
+		m.readonly = w.dir == "/etc"
+		mirrors = append(mirrors, m)
+	}
+	if !isolate {
+		return mirrors, nil
+	}
+	tmp, err := privateTmp(cwd)
+	return append(mirrors, tmp), err
+}
+
+func newMirror(dir, options string, rule mirrorRule) (mirror, error) {
+	info, err := os.Stat(dir)
+	if err != nil {
+		return mirror{}, err
+	}
+	steps, err := rule.plan(os.DirFS(dir))
+	if err != nil {
+		return mirror{}, fmt.Errorf("%s: %w", dir, err)
+	}
+	o := ownerOf(info)
+	options += fmt.Sprintf("mode=%04o,uid=%d,gid=%d", o.mode, o.uid, o.gid)
+	return mirror{dir: dir, options: options, steps: steps}, nil
+}
+
+// privateTmp is an empty /tmp. Displays, tmux(1), agents and browsers have
+// their sockets in the host's, under names that cannot all be known, and make
+// them at any time. Of the host's it holds the working directory.
+func privateTmp(cwd string) (mirror, error) {
+	dir, err := filepath.EvalSymlinks("/tmp")
+	if err != nil {
+		return mirror{}, err
+	}
+	m, err := newMirror(dir, "", mirrorRule{only: []string{}})
+	if err != nil {
+		return mirror{}, err
+	}
+	below, inside := strings.CutPrefix(cwd, dir+"/")
+	if !inside {
+		return m, nil
+	}
+	host := os.DirFS(dir)
+	for i, c := range below {
+		if c != '/' {
+			continue
+		}
+		step, err := dirStep(host, below[:i])
+		if err != nil {
+			return mirror{}, err
+		}
+		m.steps = append(m.steps, step)
+	}
+	m.steps = append(m.steps, mountStep{kind: stepBind, path: below, source: below, dir: true})
+	return m, nil
+}

@@ -1,0 +1,105 @@
+package jail
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+
+	"golang.org/x/sys/unix"
+)
+
+// mountSys covers /sys with a sysfs that shows the network devices of the
+// calling thread's namespace: a sysfs shows those of the namespace it was
+// mounted in. What the host has mounted below (cgroups, bpf, tracing, …) is
+// mounted below the new one as well. Without a /sys there is nothing to do.
+func mountSys() error {
+	const dir = "/sys"
+	table, err := os.ReadFile("/proc/thread-self/mountinfo") // self is another thread, elsewhere
+	if err != nil {
+		return err
+	}
+	below, found := submounts(string(table), dir)
+	if !found {
+		return nil
+	}
+	old, err := unix.Open(dir, unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return &os.PathError{Op: "open", Path: dir, Err: err}
+	}
+	defer unix.Close(old)
+	var st unix.Statfs_t
+	if err := unix.Fstatfs(old, &st); err != nil {
+		return &os.PathError{Op: "statfs", Path: dir, Err: err}
+	}
+	// ST_RDONLY and MS_RDONLY are the same bit (statfs(2)).
+	flags := uintptr(st.Flags)&unix.MS_RDONLY | unix.MS_NOSUID | unix.MS_NODEV | unix.MS_NOEXEC
+	if err := unix.Mount("sysfs", dir, "sysfs", flags, ""); err != nil {
+		return &os.PathError{Op: "mount a sysfs on", Path: dir, Err: err}
+	}
+	for _, name := range below {
+		source := fmt.Sprintf("/proc/self/fd/%d/%s", old, name)
+		target := filepath.Join(dir, name)
+		err := unix.Mount(source, target, "", unix.MS_BIND|unix.MS_REC, "")
+		if err != nil && err != unix.ENOENT { // below a device that is not in the jail
+			return &os.PathError{Op: "mount", Path: target, Err: err}
+		}
+	}
+	return nil
+}
+
+// submounts returns the paths, relative to dir, of the mounts directly on the
+// one that is seen at dir, out of a table in the form of mountinfo (proc(5)).
+// found is false if nothing is mounted at dir.
+func submounts(table, dir string) (paths []string, found bool) {
+	type mount struct{ id, parent, path string }
+	var mounts, there []mount
+	for line := range strings.Lines(table) {
+		f := strings.Fields(line)
+		if len(f) < 5 {
+			continue
+		}
+		m := mount{f[0], f[1], unescapeMount(f[4])}
+		mounts = append(mounts, m)
+		if m.path == dir {
+			there = append(there, m)
+		}
+	}
+	var seen string // the one that no other there covers
+	for _, m := range there {
+		if !slices.ContainsFunc(there, func(other mount) bool { return other.parent == m.id }) {
+			seen = m.id
+		}
+	}
+	for _, m := range mounts {
+		if name, ok := strings.CutPrefix(m.path, dir+"/"); ok && m.parent == seen {
+			paths = append(paths, name)
+		}
+	}
+	return paths, seen != ""
+}
+
+// unescapeMount undoes the \ooo that stand for blanks and backslashes.
+func unescapeMount(path string) string {
+	var b strings.Builder
+	for {
+		before, after, found := strings.Cut(path, `\`)
+		b.WriteString(before)
+		if !found {
+			return b.String()
+		}
+		if len(after) < 3 {
+			b.WriteString(`\` + after)
+			return b.String()
+		}
+		n, err := strconv.ParseUint(after[:3], 8, 8)
+		if err != nil {
+			b.WriteString(`\` + after[:3])
+		} else {
+			b.WriteByte(byte(n))
+		}
+		path = after[3:]
+	}
+}
