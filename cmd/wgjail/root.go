@@ -36,7 +36,7 @@ func (p *program) rootCommand() *cobra.Command {
 	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error { return usageHint(cmd, misuse{err}) })
 	root.CompletionOptions.HiddenDefaultCmd = false
 	root.AddCommand(p.upCommand(), p.downCommand(), p.runCommand(), p.execCommand(), p.forwardCommand(),
-		p.statusCommand(), p.versionCommand(), p.keeperCommand())
+		p.statusCommand(), p.demoCommand(), p.versionCommand(), p.keeperCommand(), p.demoPageCommand())
 	return root
 }
 
