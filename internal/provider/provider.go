@@ -42,6 +42,7 @@ type Config struct {
 	AnyAddress bool
 	Interface  string       // the TUN's name; "": provider0
 	MTU        int          // of the tunnel; 0: 1420
+	Echo       []uint16     // where the services echo, besides EchoPort
 	Record     bool         // keep the inner packets, for Packets and Find
 	Log        *slog.Logger // nil: silent
 }
@@ -107,7 +108,7 @@ func (p *Provider) start(cfg Config, private wgtypes.Key) error {
 	if err != nil {
 		return err
 	}
-	p.Services, err = Serve(cfg.Inside)
+	p.Services, err = Serve(cfg.Inside, cfg.Echo...)
 	if err != nil {
 		return err
 	}

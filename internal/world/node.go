@@ -64,8 +64,8 @@ func (w *World) Namespace(t testing.TB, name string) *Node {
 		}
 	})
 	n := newNode(t, name, ns)
-	if err := setLoUp(n.Netlink); err != nil {
-		t.Fatalf("set lo up in %s: %v", name, err)
+	if err := errors.Join(setLoUp(n.Netlink), n.Do(noForwarding)); err != nil {
+		t.Fatalf("prepare %s: %v", name, err)
 	}
 	return n
 }

@@ -151,7 +151,13 @@ func loUp() error {
 		return err
 	}
 	defer nl.Close()
-	return setLoUp(nl)
+	return errors.Join(setLoUp(nl), noForwarding())
+}
+
+// noForwarding makes the calling thread's namespace a host and not a router: a
+// new namespace copies what the machine is.
+func noForwarding() error {
+	return os.WriteFile("/proc/sys/net/ipv4/ip_forward", []byte("0"), 0)
 }
 
 func setLoUp(nl *netlink.Handle) error {
