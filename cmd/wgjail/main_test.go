@@ -1,0 +1,60 @@
+package main
+
+import (
+	"context"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/wgjail/wgjail/internal/world"
+)
+
+// actVariable makes the test binary be wgjail itself, as does the name wgjail.
+// The processes that wgjail starts inherit it.
+const actVariable = "WGJAIL_TEST_ACT"
+
+// killVariable makes wgjail kill itself, as if by kill -9, when its nth step
+// begins: "N", or "N COMMAND" for that command only.
+const killVariable = "WGJAIL_TEST_KILL"
+
+func TestMain(m *testing.M) {
+	if filepath.Base(os.Args[0]) == "wgjail" || os.Getenv(actVariable) != "" {
+		p := &program{in: os.Stdin, out: os.Stdout, err: os.Stderr, started: time.Now(), wrapLog: killAtStep}
+		os.Exit(p.run(os.Args[1:]))
+	}
+	world.Main(m)
+}
+
+// killAtStep counts the steps that are logged.
+func killAtStep(h slog.Handler) slog.Handler {
+	n, command, _ := strings.Cut(os.Getenv(killVariable), " ")
+	at, err := strconv.Atoi(n)
+	if err != nil || command != "" && (len(os.Args) < 2 || os.Args[1] != command) {
+		return h
+	}
+	return &stepCounter{Handler: h, left: at}
+}
+
+type stepCounter struct {
+	slog.Handler
+	left int
+}
+
+func (c *stepCounter) Enabled(context.Context, slog.Level) bool { return true }
+
+func (c *stepCounter) Handle(ctx context.Context, r slog.Record) error {
+	if r.Message == "step" {
+		if c.left--; c.left <= 0 {
+			syscall.Kill(os.Getpid(), syscall.SIGKILL)
+		}
+	}
+	if !c.Handler.Enabled(ctx, r.Level) {
+		return nil
+	}
+	return c.Handler.Handle(ctx, r)
+}
