@@ -1,10 +1,8 @@
 package netnsx
 
 import (
-	"bufio"
 	"errors"
 	"os"
-	"strings"
 
 	"golang.org/x/sys/unix"
 )
@@ -121,18 +119,16 @@ func lockDir() (unlock func(), err error) {
 	}
 }
 
-// isMountPoint looks path up in proc_pid_mountinfo(5).
+// isMountPoint asks the kernel: proc_pid_mountinfo(5) would also list a mount
+// that another one hides.
 func isMountPoint(path string) (bool, error) {
-	f, err := os.Open("/proc/thread-self/mountinfo")
-	if err != nil {
-		return false, err
+	var st unix.Statx_t
+	if err := unix.Statx(unix.AT_FDCWD, path, unix.AT_SYMLINK_NOFOLLOW, 0, &st); err != nil {
+		return false, &os.PathError{Op: "stat", Path: path, Err: err}
 	}
-	defer f.Close()
-	lines := bufio.NewScanner(f)
-	for lines.Scan() {
-		if fields := strings.Fields(lines.Text()); len(fields) > 4 && fields[4] == path {
-			return true, nil
-		}
+	if st.Attributes_mask&unix.STATX_ATTR_MOUNT_ROOT != 0 {
+		return st.Attributes&unix.STATX_ATTR_MOUNT_ROOT != 0, nil
 	}
-	return false, lines.Err()
+	// Linux before 5.8: only a mount point can be shared.
+	return unix.Mount("", path, "none", unix.MS_SHARED|unix.MS_REC, "") == nil, nil
 }
