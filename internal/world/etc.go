@@ -20,6 +20,9 @@ func privateEtc() error {
 	if err != nil {
 		return err
 	}
+	if err := uncover("/etc"); err != nil {
+		return err
+	}
 	if overlay("/etc") != nil {
 		if err := copied("/etc"); err != nil {
 			return err

@@ -57,9 +57,9 @@ func files() ([]string, error) {
 				return nil
 			case err != nil:
 				return err
-			case path == tmpDir:
+			case path == tmpDir || path == "/run/mount": // umount(8) leaves that
 				return fs.SkipDir
-			case path == "/run/xtables.lock": // iptables leaves it
+			case path == "/run/xtables.lock": // and iptables that
 				return nil
 			}
 			line, err := describe(path)

@@ -6,6 +6,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 
@@ -93,6 +94,9 @@ const nosuidetc = unix.MS_NOSUID | unix.MS_NODEV | unix.MS_NOEXEC
 
 // freshRun mounts an empty /run, with the directories that programs expect.
 func freshRun() error {
+	if err := uncover("/run"); err != nil {
+		return err
+	}
 	if err := unix.Mount("run", "/run", "tmpfs", unix.MS_NOSUID|unix.MS_NODEV, "mode=755"); err != nil {
 		return err
 	}
@@ -166,6 +170,16 @@ func setLoUp(nl *netlink.Handle) error {
 		return err
 	}
 	return nl.LinkSetUp(lo)
+}
+
+// uncover takes away what is mounted below dir, which is about to be hidden:
+// programs that look a path up in the mount table would find it there.
+func uncover(dir string) error {
+	paths, err := mountsBelow(dir)
+	for _, path := range slices.Backward(paths) {
+		unix.Unmount(path, unix.MNT_DETACH) // hidden already, or of a user namespace above
+	}
+	return err
 }
 
 // mountsBelow returns the mount points below dir, as listed in
