@@ -89,19 +89,19 @@ func cleanShared() error {
 		return err
 	}
 	var errs []error
-	if s.Netns != (netnsx.DirState{}) && empty(netnsx.Dir) {
+	if s.Netns != (netnsx.DirState{}) {
 		errs = append(errs, netnsx.RemoveDir(s.Netns))
-		s.Netns = netnsx.DirState{}
 	}
 	if s.EtcMade && empty(etcNetns) {
 		errs = append(errs, removeFile(etcNetns))
-		s.EtcMade = false
 	}
 	if s.UAPIMade && empty(uapiDir) {
 		errs = append(errs, removeFile(uapiDir))
-		s.UAPIMade = false
 	}
-	return errors.Join(append(errs, s.save())...)
+	if err := errors.Join(errs...); err != nil {
+		return err
+	}
+	return shared{}.save() // what is left, others use by now: it is theirs
 }
 
 func missing(path string) bool {
