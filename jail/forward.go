@@ -8,6 +8,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"slices"
 	"syscall"
 
 	"github.com/wgjail/wgjail/internal/hint"
@@ -39,6 +40,14 @@ func (p Place) String() string {
 		return "jail " + p.Jail
 	}
 	return "namespace " + p.Path
+}
+
+// flag names the place on the command line.
+func (p Place) flag() string {
+	if p.Jail != "" {
+		return "--jail " + p.Jail
+	}
+	return "--netns " + p.Path
 }
 
 // A Forwarder is a forward process in the making: its ports are bound.
@@ -121,7 +130,10 @@ func (f *Forwarder) bind() error {
 	if err != nil {
 		return err
 	}
-	for _, spec := range f.opts.Specs {
+	for i, spec := range f.opts.Specs {
+		if slices.ContainsFunc(f.opts.Specs[:i], func(s ForwardSpec) bool { return hostPorts(s) == hostPorts(spec) }) {
+			return fmt.Errorf("forward %q: the port is given twice", spec)
+		}
 		e, err := newEntry(f.opts.Into, spec, dial, allow)
 		if err != nil {
 			return err
@@ -180,6 +192,8 @@ func bindError(at netip.AddrPort, network string, err error) error {
 		return hint.Wrap(wrapped, "ports below 1024 need root, or a lower net.ipv4.ip_unprivileged_port_start")
 	case errors.Is(err, syscall.EADDRNOTAVAIL):
 		return hint.Wrap(wrapped, "the host has no such address (see: ip address)")
+	case errors.Is(err, syscall.EMFILE):
+		return hint.Wrap(wrapped, "a forward needs open files, two for each port and more for clients: raise the limit (ulimit -Hn), or forward fewer ports")
 	}
 	return wrapped
 }

@@ -55,8 +55,8 @@ func newEntry(p Place, spec ForwardSpec, dial dialPlan, allow []netip.Prefix) (*
 	id := forwardID(spec)
 	e := &entry{spec: spec, allow: allow, path: filepath.Join(dir, id+".json")}
 	if alive, err := held(e.path); err != nil || alive {
-		return nil, errors.Join(err, hint.Wrap(fmt.Errorf("%s is forwarded into %s already", spec, p),
-			"stop that with: wgjail forward --stop %s", spec))
+		return nil, errors.Join(err, hint.Wrap(fmt.Errorf("%s is forwarded into %s already", hostPorts(spec), p),
+			"stop that with: wgjail forward %s --stop %s", p.flag(), hostPorts(spec)))
 	}
 	var err error
 	if e.stats, err = shareStats(statsPath(e.path)); err != nil {
@@ -123,6 +123,12 @@ func (f *Forwarder) unregister() {
 func forwardID(s ForwardSpec) string {
 	id := fmt.Sprintf("%s-%s", s.Network, strings.ReplaceAll(listenText(s), "*:", ""))
 	return strings.NewReplacer("[", "", "]", "", "%", "_", "/", "_").Replace(id)
+}
+
+// hostPorts is the part of s that says where the host listens.
+func hostPorts(s ForwardSpec) ForwardSpec {
+	s.Target = s.First
+	return s
 }
 
 func listenText(s ForwardSpec) string {
