@@ -3,6 +3,8 @@ package netnsx
 import (
 	"errors"
 	"os"
+	"path/filepath"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -19,12 +21,14 @@ type DirState struct {
 // A Dir that is a mount point already is left as it is. After an error nothing
 // is changed.
 func PrepareDir() (DirState, error) {
-	made, unlock, err := makeDir()
-	if err != nil {
-		return DirState{}, err
+	var did DirState
+	defer lock(filepath.Dir(Dir))()
+	err := os.Mkdir(Dir, 0o755)
+	if err != nil && !errors.Is(err, os.ErrExist) {
+		return did, err
 	}
-	defer unlock()
-	did := DirState{Made: made}
+	did.Made = err == nil
+	defer lock(Dir)()
 	mounted, err := isMountPoint(Dir)
 	if err != nil || mounted {
 		return did.undo(err)
@@ -37,21 +41,6 @@ func PrepareDir() (DirState, error) {
 		return did.undo(&os.PathError{Op: "share", Path: Dir, Err: err})
 	}
 	return did, nil
-}
-
-// makeDir makes sure that Dir exists and locks it.
-func makeDir() (made bool, unlock func(), err error) {
-	for {
-		err := os.Mkdir(Dir, 0o755)
-		if err != nil && !errors.Is(err, os.ErrExist) {
-			return false, nil, err
-		}
-		made = err == nil
-		unlock, err = lockDir()
-		if !errors.Is(err, os.ErrNotExist) { // removed since
-			return made, unlock, err
-		}
-	}
 }
 
 // undo takes back what was done before err, if there is an error.
@@ -71,15 +60,12 @@ func (did DirState) undo(err error) (DirState, error) {
 // RemoveDir undoes what PrepareDir did. It leaves Dir as it is while there is a
 // name in it, and it is not an error if everything is undone already.
 func RemoveDir(did DirState) error {
-	unlock, err := lockDir()
+	defer lock(filepath.Dir(Dir))()
+	defer lock(Dir)()
+	names, err := os.ReadDir(Dir)
 	if errors.Is(err, os.ErrNotExist) {
 		return nil
 	}
-	if err != nil {
-		return err
-	}
-	defer unlock()
-	names, err := os.ReadDir(Dir)
 	if err != nil || len(names) > 0 {
 		return err
 	}
@@ -93,31 +79,34 @@ func RemoveDir(did DirState) error {
 		return nil
 	}
 	err = os.Remove(Dir)
-	if errors.Is(err, os.ErrNotExist) || errors.Is(err, unix.EBUSY) { // EBUSY: mounted by somebody else
+	if errors.Is(err, unix.EBUSY) { // mounted by somebody else
 		return nil
 	}
 	return err
 }
 
-// lockDir keeps other processes from preparing or removing Dir; ip-netns(8)
-// takes the same lock. It is not held between PrepareDir and Create.
-func lockDir() (unlock func(), err error) {
-	for {
-		f, err := os.Open(Dir)
-		if err != nil {
-			return nil, err
-		}
-		if err := unix.Flock(int(f.Fd()), unix.LOCK_EX); err != nil {
-			f.Close()
-			return nil, &os.PathError{Op: "lock", Path: Dir, Err: err}
-		}
-		mine, err := f.Stat()
-		if now, nowErr := os.Stat(Dir); err == nil && nowErr == nil && os.SameFile(mine, now) {
-			return func() { f.Close() }, nil
-		}
-		f.Close() // Dir was removed while this waited for the lock
+// lock takes an flock(2) lock on a directory and returns what releases it. The
+// one on Dir keeps ip-netns(8) out, which takes it too; the one on the directory
+// above, taken first, keeps PrepareDir and RemoveDir apart. Neither is held between PrepareDir
+// and Create. Any user can take these locks, so they are not waited for long:
+// without one there is only the race that it would have prevented.
+func lock(dir string) (unlock func()) {
+	f, err := os.Open(dir)
+	if err != nil {
+		return func() {}
 	}
+	for deadline := time.Now().Add(lockPatience); time.Now().Before(deadline); time.Sleep(lockStep) {
+		if unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB) == nil {
+			break
+		}
+	}
+	return func() { f.Close() }
 }
+
+const (
+	lockPatience = 3 * time.Second
+	lockStep     = 5 * time.Millisecond
+)
 
 // isMountPoint asks the kernel: proc_pid_mountinfo(5) would also list a mount
 // that another one hides.

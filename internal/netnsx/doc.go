@@ -17,7 +17,13 @@
 // dial addresses, never names. A socket stays in the namespace it was made in,
 // and may be used from any thread afterwards.
 //
-// The main goroutine must not call Enter: the thread-group leader cannot be
-// discarded, and /proc/self/ns/net is its namespace. Programs pin the main
-// goroutine with runtime.LockOSThread in an init function.
+// The main goroutine must not call Enter: the main thread cannot be discarded,
+// and /proc/self/ns/net is its namespace. So that no other goroutine runs there,
+// this package pins the main goroutine of every program that imports it.
 package netnsx
+
+import "runtime"
+
+// Without this a goroutine that ends with its thread locked may be on the main
+// thread, which then does not die but stays where it is for ever.
+func init() { runtime.LockOSThread() }
