@@ -16,10 +16,10 @@ import (
 // had: a repair starts from nothing. endpoints holds the addresses of those
 // peers that have an endpoint, by public key.
 func deviceConfig(cfg *Config, endpoints map[wgtypes.Key]netip.AddrPort) wgtypes.Config {
-	key, port, mark := wgtypes.Key(cfg.PrivateKey.Key), cfg.ListenPort, cfg.FirewallMark
+	key, port, mark := cfg.PrivateKey.Key(), cfg.ListenPort, cfg.FirewallMark
 	dev := wgtypes.Config{PrivateKey: &key, ListenPort: &port, FirewallMark: &mark, ReplacePeers: true}
 	for _, p := range cfg.Peers {
-		preshared, keepalive := wgtypes.Key(p.PresharedKey.Key), p.Keepalive
+		preshared, keepalive := p.PresharedKey.Key(), p.Keepalive
 		peer := wgtypes.PeerConfig{
 			PublicKey:                   p.PublicKey,
 			PresharedKey:                &preshared,

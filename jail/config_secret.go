@@ -1,0 +1,95 @@
+package jail
+
+import (
+	"encoding/base64"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+
+	"golang.zx2c4.com/wireguard/wgctrl/wgtypes"
+)
+
+// A Secret is a private or preshared key. It shows itself to nobody but
+// encoding/json and to whoever asks for Key: fmt and slog print "(hidden)", or
+// "(none)" for the zero key, whatever the verb. Compare keys, not Secrets.
+type Secret struct {
+	// fmt calls no methods on unexported fields, nor where the verb does not
+	// fit. There it follows one pointer, but not two.
+	key **wgtypes.Key
+}
+
+// NewSecret returns the secret k.
+func NewSecret(k wgtypes.Key) Secret {
+	if k == (wgtypes.Key{}) {
+		return Secret{}
+	}
+	p := &k
+	return Secret{&p}
+}
+
+// Key returns the key itself, zero if there is none.
+func (s Secret) Key() wgtypes.Key {
+	if s.key == nil {
+		return wgtypes.Key{}
+	}
+	return **s.key
+}
+
+var errNotAKey = errors.New("not a key: a key is 44 characters of base64, the last one =")
+
+// IsZero reports whether there is no key: WireGuard takes 32 zero bytes as none.
+func (s Secret) IsZero() bool { return s.key == nil }
+
+// String returns "(hidden)" or "(none)".
+func (s Secret) String() string {
+	if s.IsZero() {
+		return "(none)"
+	}
+	return "(hidden)"
+}
+
+// GoString is String.
+func (s Secret) GoString() string { return s.String() }
+
+// Format prints String, with every verb.
+func (s Secret) Format(f fmt.State, _ rune) { io.WriteString(f, s.String()) }
+
+// LogValue is String.
+func (s Secret) LogValue() slog.Value { return slog.StringValue(s.String()) }
+
+// MarshalText returns the key in base64, nothing for the zero key.
+func (s Secret) MarshalText() ([]byte, error) {
+	if s.IsZero() {
+		return nil, nil
+	}
+	return []byte(s.Key().String()), nil
+}
+
+// UnmarshalText reads what MarshalText wrote. Its error does not show text.
+func (s *Secret) UnmarshalText(text []byte) error {
+	if len(text) == 0 {
+		*s = Secret{}
+		return nil
+	}
+	key, ok := parseKey(string(text))
+	if !ok {
+		return errNotAKey
+	}
+	*s = NewSecret(key)
+	return nil
+}
+
+// parseKey reads a key as wg(8) does: standard base64 of exactly 32 bytes, with
+// padding and no bit set that does not count.
+func parseKey(s string) (wgtypes.Key, bool) {
+	var key [33]byte // room for what the padding leaves out
+	if len(s) != base64.StdEncoding.EncodedLen(wgtypes.KeyLen) {
+		return wgtypes.Key{}, false
+	}
+	n, err := base64.StdEncoding.Strict().Decode(key[:], []byte(s))
+	if err != nil || n != wgtypes.KeyLen {
+		return wgtypes.Key{}, false
+	}
+	return wgtypes.Key(key[:wgtypes.KeyLen]), true
+}
