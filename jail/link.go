@@ -64,16 +64,16 @@ func bringUpLoopback(ns *netnsx.Namespace, addresses []netip.Prefix) error {
 // bringUp gives the jail's interface its addresses, sets it up and routes the
 // routes through it. It is idempotent.
 func bringUp(ns *netnsx.Namespace, s *state) error {
-	if err := ns.Do(func() error { return prepareFamily(s) }); err != nil {
-		return err
-	}
 	return withJail(ns, func(h *netlink.Handle) error {
 		link, err := h.LinkByName(s.Name)
 		if err != nil {
 			return fmt.Errorf("interface %s: %w", s.Name, err)
 		}
-		if err := h.LinkSetMTU(link, s.MTU); err != nil {
+		if err := h.LinkSetMTU(link, s.MTU); err != nil { // first: IPv6 comes and goes with it
 			return fmt.Errorf("set MTU %d: %w", s.MTU, err)
+		}
+		if err := ns.Do(func() error { return prepareFamily(s) }); err != nil {
+			return err
 		}
 		if err := addAddresses(h, link, usable(s.Addresses)); err != nil {
 			return err
@@ -97,6 +97,9 @@ func prepareFamily(s *state) error {
 		}
 	}
 	conf := filepath.Join("ipv6/conf", s.Name)
+	if disable == "1" && missing(filepath.Join(sysctlDir, conf)) {
+		return nil // an MTU below 1280 leaves no IPv6 on the link
+	}
 	return applySettings([]setting{
 		{filepath.Join(conf, "addr_gen_mode"), "1"}, // none
 		{filepath.Join(conf, "disable_ipv6"), disable},
@@ -159,6 +162,9 @@ func checkLink(ns *netnsx.Namespace, s *state) error {
 		}
 		if link.Attrs().Flags&net.FlagUp == 0 {
 			return fmt.Errorf("interface %s is down", s.Name)
+		}
+		if mtu := link.Attrs().MTU; mtu != s.MTU {
+			return fmt.Errorf("interface %s has MTU %d, not %d", s.Name, mtu, s.MTU)
 		}
 		if err := checkAddresses(h, link, usable(s.Addresses)); err != nil {
 			return err

@@ -8,7 +8,10 @@ import (
 	"strings"
 )
 
-// A setting is a file below /proc/sys/net and what the jail needs in it.
+// sysctlDir shows the network settings of the calling thread's namespace.
+const sysctlDir = "/proc/sys/net"
+
+// A setting is a file below sysctlDir and what the jail needs in it.
 type setting struct{ path, value string }
 
 // settings are set explicitly, because a new network namespace takes some of
@@ -59,7 +62,7 @@ func applySettings(list []setting) error {
 
 func (s setting) name() string { return "net." + strings.ReplaceAll(s.path, "/", ".") }
 
-func (s setting) file() string { return filepath.Join("/proc/sys/net", s.path) }
+func (s setting) file() string { return filepath.Join(sysctlDir, s.path) }
 
 // apply writes the value. A kernel without IPv6 lacks the whole ipv6 folder,
 // and with it what the setting is there to prevent.
@@ -72,7 +75,7 @@ func (s setting) apply() error {
 }
 
 // haveIPv6 reports whether the kernel has IPv6 at all.
-func haveIPv6() bool { return !missing("/proc/sys/net/ipv6") }
+func haveIPv6() bool { return !missing(filepath.Join(sysctlDir, "ipv6")) }
 
 // checkSettings reports the first setting of the calling thread's namespace
 // that has another value.
