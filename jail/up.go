@@ -230,11 +230,17 @@ func (m *maker) makeNamespace(context.Context) error {
 
 // makeTunnel makes the interface with its keys and peers, and the keeper. The
 // kernel's interface comes first, the userspace one comes with its keeper.
-func (m *maker) makeTunnel(context.Context) error {
+func (m *maker) makeTunnel(ctx context.Context) error {
 	dev := deviceConfig(m.cfg, m.endpoints)
-	if m.state.Backend == Kernel && !m.linkThere() {
+	switch there := m.linkThere(); {
+	case there:
+	case m.state.Backend == Kernel:
 		m.step("make the interface on the host and move it")
 		if err := makeKernelLink(m.ns, m.cfg.Name, m.state.MTU, dev); err != nil {
+			return err
+		}
+	default: // a keeper whose interface was taken away is of no use
+		if err := stopHolder(ctx, keeperFile(m.cfg.Name), 2*time.Second); err != nil {
 			return err
 		}
 	}

@@ -120,6 +120,15 @@ func (t *tunnel) serveUAPI() {
 	}
 }
 
+// ended returns a channel that is closed when the tunnel has ended by itself,
+// because its interface was removed.
+func (t *tunnel) ended() <-chan struct{} {
+	if t == nil {
+		return nil
+	}
+	return t.dev.Wait()
+}
+
 // close ends the tunnel and its control socket. The interface stays.
 func (t *tunnel) close() {
 	t.uapi.Close()

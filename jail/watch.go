@@ -18,7 +18,7 @@ const (
 	resolveEvery = 30 * time.Second
 )
 
-// watch looks at the tunnel until ctx is done. When a handshake is overdue
+// watch looks at the tunnel until ctx is done or the tunnel has ended. When a handshake is overdue
 // although there is traffic it looks the endpoint's name up again on the host
 // and moves the peer there; nothing else is touched.
 func (k *keeper) watch(ctx context.Context) {
@@ -34,6 +34,9 @@ func (k *keeper) watch(ctx context.Context) {
 	for {
 		select {
 		case <-ctx.Done():
+			return
+		case <-k.tunnel.ended():
+			k.log.Error("the interface is gone")
 			return
 		case <-tick.C:
 		}
