@@ -49,12 +49,8 @@ func (w *worker) dialRoute(c *conn, r *route) syscall.Errno {
 	e = prepareDial(fd, r)
 	if e == 0 {
 		e = sysConnect(fd, &r.addr)
-		if e == unix.EINPROGRESS {
-			// On this host the handshake is over when connect returns, although
-			// it cannot say so the first time.
-			if e = sysConnect(fd, &r.addr); e == unix.EALREADY {
-				e = unix.EINPROGRESS
-			}
+		if e == unix.EINPROGRESS && sysHasPeer(fd) {
+			e = 0 // on this host the handshake is over when connect returns
 		}
 	}
 	if e != 0 && e != unix.EINPROGRESS {
@@ -94,11 +90,17 @@ func prepareDial(fd int32, r *route) syscall.Errno {
 func (w *worker) dialed(c *conn) {
 	e, _ := sysGetInt(c.end[target].fd, unix.SOL_SOCKET, unix.SO_ERROR)
 	w.stopTimer(c)
-	if e == 0 {
+	switch syscall.Errno(e) {
+	case 0:
 		w.open(c)
-		return
+	case unix.ECONNRESET, unix.EPIPE:
+		// It was connected, and reset since: before that it would be refused.
+		c.end[target].set(readable | toEnd)
+		w.breakEnd(c, &c.end[target])
+		w.open(c)
+	default:
+		w.redial(c, syscall.Errno(e))
 	}
-	w.redial(c, syscall.Errno(e))
 }
 
 // redial gives up the target that c waits for and tries the next.
@@ -117,7 +119,7 @@ func (w *worker) dialFailed(c *conn, why syscall.Errno) {
 // open begins to move bytes: c has both its sockets.
 func (w *worker) open(c *conn) {
 	c.phase = phaseOpen
-	if w.relay.Limits.IdleTimeout > 0 {
+	if w.relay.Limits.IdleTimeout > 0 && c.timer == timerNone {
 		w.startTimer(c, timerIdle)
 	}
 	// What the client sent at once is passed on before epoll hears of the

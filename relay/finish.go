@@ -37,7 +37,7 @@ func (w *worker) settle(c *conn, side uint8) {
 
 // breakEnd notes that an end was reset or has otherwise died. The other end is
 // reset when it has got every byte. A reset would overtake what is still in the
-// kernel's queue, so it waits for that too, and closingTimeout at most.
+// kernel's queue, so it waits for that too, for as long as that gets shorter.
 func (w *worker) breakEnd(c *conn, e *end) {
 	if e.is(broken) {
 		return
@@ -48,7 +48,7 @@ func (w *worker) breakEnd(c *conn, e *end) {
 }
 
 const (
-	closingTimeout = 10 * time.Second
+	closingTimeout = 10 * time.Second // without any progress
 	closingCheck   = 5 * time.Millisecond
 )
 
@@ -57,15 +57,23 @@ func (w *worker) checkClosing(now time.Duration) {
 	var next *conn
 	for c := w.timers.closing.first; c != nil; c = next {
 		next = c.next
+		dead := uint8(client)
+		if !c.end[client].is(broken) {
+			dead = target
+		}
+		to := &c.end[1-dead]
+		left := uint32(sysUnsent(to.fd))
+		if to.out != nil {
+			left += uint32(to.out.left())
+		}
+		if left != c.left {
+			c.left, c.at = left, now
+		}
 		if now-c.at >= closingTimeout {
 			w.reset(c)
 			continue
 		}
-		if c.end[client].is(broken) {
-			w.settle(c, client)
-		} else {
-			w.settle(c, target)
-		}
+		w.settle(c, dead)
 	}
 	w.timers.checked = now
 }

@@ -103,7 +103,7 @@ func (l *Listener) open() error {
 }
 
 func (l *Listener) bind(fd int32, sa *sockaddr) error {
-	set := l.tcpOptions()
+	set := tcpOptions()
 	if l.forward.Network == "udp" {
 		set = udpOptions(sa.family)
 	}
@@ -113,6 +113,11 @@ func (l *Listener) bind(fd int32, sa *sockaddr) error {
 	for _, o := range set {
 		if errno := sysSetInt(fd, o.level, o.name, o.value); errno != 0 {
 			return os.NewSyscallError("setsockopt", errno)
+		}
+	}
+	if l.forward.Network == "udp" {
+		for _, o := range udpTuning {
+			sysSetInt(fd, o.level, o.name, o.value)
 		}
 	}
 	if errno := sysBind(fd, sa); errno != 0 {
@@ -145,7 +150,7 @@ const (
 
 // tcpOptions are set once, on the listening socket: what it accepts inherits
 // them, which saves as many system calls for every connection.
-func (l *Listener) tcpOptions() []option {
+func tcpOptions() []option {
 	return append([]option{
 		// The port can be bound again while old connections are in TIME_WAIT.
 		{unix.SOL_SOCKET, unix.SO_REUSEADDR, 1},

@@ -11,6 +11,8 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // A Relay moves TCP connections and UDP datagrams from the sockets it listens on
@@ -40,6 +42,7 @@ type Relay struct {
 	state     state
 	listeners []*Listener
 	workers   []*worker
+	turn      int // which worker gets the next UDP listener
 
 	ready   lazyChan // closed when every worker has entered
 	kill    lazyChan // closed by Close
@@ -72,6 +75,20 @@ type Limits struct {
 
 func (l Limits) dialTimeout() time.Duration { return orDefault(l.DialTimeout, 5*time.Second) }
 func (l Limits) flowTimeout() time.Duration { return orDefault(l.FlowTimeout, 120*time.Second) }
+
+// maxFlows leaves most descriptors to TCP.
+func (l Limits) maxFlows() int {
+	if l.MaxFlows > 0 {
+		return l.MaxFlows
+	}
+	const most = 4096
+	var files unix.Rlimit
+	if unix.Getrlimit(unix.RLIMIT_NOFILE, &files) != nil {
+		return most
+	}
+	return int(min(most, max(1, files.Cur/4)))
+}
+
 func (l Limits) drainTimeout() time.Duration {
 	return max(0, orDefault(l.DrainTimeout, 10*time.Second))
 }
@@ -204,6 +221,7 @@ func (r *Relay) start() ([]*worker, error) {
 
 func (r *Relay) prepare() {
 	r.reports.init()
+	r.Limits.MaxFlows = r.Limits.maxFlows()
 	if r.now == nil {
 		begin := time.Now()
 		r.now = func() time.Duration { return time.Since(begin) }
@@ -224,8 +242,15 @@ func (r *Relay) add(l *Listener) error {
 	return nil
 }
 
+// attach gives l to all workers, or, if it is UDP, to one of them.
 func (r *Relay) attach(l *Listener) {
-	for _, w := range r.workers {
+	workers := r.workers
+	if l.forward.Network == "udp" {
+		r.turn++
+		i := r.turn % len(workers)
+		workers = workers[i : i+1]
+	}
+	for _, w := range workers {
 		w.post(func(w *worker) { w.attach(l) })
 	}
 }

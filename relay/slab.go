@@ -16,8 +16,9 @@ type conn struct {
 	slot       uint32
 	generation uint32 // told apart from those that had the slot before
 	phase      phase
-	route      uint8 // which target is tried or was reached
-	timer      uint8 // which timer list it is in
+	route      uint8  // which target is tried or was reached
+	timer      uint8  // which timer list it is in
+	left       uint32 // closing: bytes on their way when it was last looked at
 }
 
 // The ends of a connection, as indices of conn.end.

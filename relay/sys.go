@@ -48,6 +48,14 @@ func sysConnect(fd int32, a *sockaddr) syscall.Errno {
 	return e
 }
 
+// sysHasPeer reports whether a TCP socket is connected now (getpeername(2)).
+func sysHasPeer(fd int32) bool {
+	var raw unix.RawSockaddrInet6
+	size := uint32(unix.SizeofSockaddrInet6)
+	_, _, e := syscall.RawSyscall(unix.SYS_GETPEERNAME, uintptr(fd), uintptr(unsafe.Pointer(&raw)), uintptr(unsafe.Pointer(&size)))
+	return e == 0
+}
+
 func sysShutdown(fd int32, how int) {
 	syscall.RawSyscall(unix.SYS_SHUTDOWN, uintptr(fd), uintptr(how), 0)
 }

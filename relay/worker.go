@@ -221,6 +221,8 @@ type port struct {
 	index   uint32
 	in, out uint64 // bytes moved since the counts were flushed
 	dirty   bool
+	route   uint8 // UDP: the target that new flows begin with
+	plain   bool  // UDP: the path to clients takes no segments
 }
 
 func (p *port) event(w *worker) {
@@ -243,7 +245,7 @@ func (w *worker) attach(l *Listener) {
 		w.ports = append(w.ports, nil)
 	}
 	w.ports[p.index] = p
-	if !w.pause.on {
+	if !w.pause.on || l.forward.Network == "udp" {
 		w.arm(p)
 	}
 }

@@ -1,0 +1,30 @@
+package relay
+
+import (
+	"sync/atomic"
+	"time"
+)
+
+const DefaultDialTimeout = 5 * time.Second
+
+// A Clock is a relay's time, which stands still but for Advance.
+type Clock struct {
+	now   atomic.Int64
+	relay *Relay
+}
+
+func NewClock() *Clock { return new(Clock) }
+
+// Use has r go by c. It must be called before Serve.
+func (c *Clock) Use(r *Relay) {
+	c.relay = r
+	r.now = func() time.Duration { return time.Duration(c.now.Load()) }
+}
+
+// Advance moves the clock and has the workers look at it.
+func (c *Clock) Advance(d time.Duration) {
+	c.now.Add(int64(d))
+	for _, w := range c.relay.workers {
+		w.post(func(*worker) {})
+	}
+}
