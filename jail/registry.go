@@ -67,6 +67,9 @@ func newEntry(p Place, spec ForwardSpec, dial dialPlan, allow []netip.Prefix) (*
 		ID: id, PID: os.Getpid(), Mode: "relay", Proto: spec.Network, Listen: listenText(spec),
 		Target: portsText(dial.addrs[0], first, first+(spec.Last-spec.First)), Allow: allow, Source: "jail",
 	}
+	if len(allow) == 0 {
+		rec.Allow = []netip.Prefix{defaultIPv4, defaultIPv6}
+	}
 	if err := e.write(rec); err != nil {
 		e.remove()
 		return nil, err

@@ -76,7 +76,7 @@ func ReadStatus(name string) (*Status, error) {
 		return broken(name, "it was never completed: wgjail down "+name), nil
 	}
 	if err != nil {
-		return broken(name, err.Error()), nil
+		return broken(name, fmt.Sprintf("%v: wgjail down %s", err, name)), nil
 	}
 	st := s.status()
 	st.Forwards, err = forwardsOf(Place{Jail: name})
@@ -133,7 +133,7 @@ func (s *state) peerStatus(dev *wgtypes.Device) []PeerStatus {
 	}
 	list := []PeerStatus{}
 	for _, p := range s.Peers {
-		ps := PeerStatus{PublicKey: p.PublicKey, AllowedIPs: p.AllowedIPs}
+		ps := PeerStatus{PublicKey: p.PublicKey, AllowedIPs: append([]netip.Prefix{}, p.AllowedIPs...)}
 		if p.Endpoint.IsValid() {
 			ps.Endpoint = p.Endpoint.String()
 		}
@@ -166,7 +166,11 @@ func forwardsOf(p Place) ([]ForwardStatus, error) {
 			continue // killed, or stopped since
 		}
 		f := ForwardStatus{}
-		if f.record, err = readRecord(path); err != nil {
+		f.record, err = readRecord(path)
+		if errors.Is(err, os.ErrNotExist) {
+			continue
+		}
+		if err != nil {
 			return nil, err
 		}
 		if s, err := readStats(statsPath(path)); err == nil {

@@ -28,6 +28,9 @@ func (k *keeper) watch(ctx context.Context) {
 			peers[key] = &pulse{peerState: p, since: time.Now()}
 		}
 	}
+	if readHealth(k.state.Name).Stale { // what a predecessor said
+		k.tell(false)
+	}
 	stale := false
 	tick := time.NewTicker(watchEvery)
 	defer tick.Stop()

@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"os/signal"
@@ -73,6 +74,9 @@ func (p *program) printStatus(w io.Writer, names []string, asJSON bool) error {
 	list := []*jail.Status{}
 	for _, name := range names {
 		s, err := jail.ReadStatus(name)
+		if !one && errors.Is(err, jail.ErrNotUp) {
+			continue // it has just been removed
+		}
 		if err != nil {
 			return err
 		}
