@@ -23,6 +23,7 @@ type state struct {
 	Version   int            `json:"version"`
 	Name      string         `json:"name"`
 	Complete  time.Time      `json:"complete,omitzero"` // when up was done; zero while it is not
+	Config    string         `json:"config"`            // its fingerprint
 	Backend   Backend        `json:"backend"`
 	Namespace netnsx.ID      `json:"namespace"`
 	MTU       int            `json:"mtu"`
@@ -96,7 +97,7 @@ func List() ([]string, error) {
 
 // notUp is the error for a jail that is not there.
 func notUp(name string) error {
-	return hint.Wrap(fmt.Errorf("jail %s: %w", name, ErrNotUp), "make it with: wgjail up %s.conf", name)
+	return hint.Wrap(fmt.Errorf("jail %s %w", name, ErrNotUp), "make it with: wgjail up %s.conf", name)
 }
 
 // ErrNotUp is the error for a jail that is not there. It is os.ErrNotExist too.
