@@ -2,10 +2,12 @@ package jail
 
 import (
 	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"os"
-	"reflect"
 
 	"github.com/vishvananda/netlink"
 
@@ -17,7 +19,7 @@ import (
 // and a failure leaves things as they are: programs may run inside.
 func (m *maker) repair(ctx context.Context, before *state) (*Jail, error) {
 	name := m.cfg.Name
-	if differs(before, newState(m.cfg, before.Backend)) {
+	if before.Config != fingerprint(m.cfg) {
 		return nil, hint.Wrap(fmt.Errorf("jail %s is up with another configuration", name),
 			"apply the new one with: wgjail down %s, then up again", name)
 	}
@@ -52,36 +54,17 @@ func (m *maker) repair(ctx context.Context, before *state) (*Jail, error) {
 	return j, m.state.save()
 }
 
-// differs reports whether the two jails are not of one configuration.
-func differs(a, b *state) bool {
-	configured := func(s *state) state {
-		c := state{Addresses: s.Addresses, DNS: s.DNS, Search: s.Search, Routes: s.Routes}
-		for _, p := range s.Peers {
-			p.Endpoint, p.AllowedIPs = a.Peers[0].Endpoint, append(p.AllowedIPs[:0:0], p.AllowedIPs...)
-			c.Peers = append(c.Peers, p)
-		}
-		return c
+// fingerprint tells configurations apart and says nothing else of them: keys
+// are as random as the hash. Hooks and warnings do not count.
+func fingerprint(cfg *Config) string {
+	c := *cfg
+	c.Hooks, c.Warnings = Hooks{}, nil
+	text, err := json.Marshal(c)
+	if err != nil { // none of its fields can fail
+		return ""
 	}
-	return len(a.Peers) != len(b.Peers) || !reflect.DeepEqual(normal(configured(a)), normal(configured(b)))
-}
-
-// normal makes empty lists nil, as which JSON brings them back or not.
-func normal(s state) state {
-	if len(s.DNS) == 0 {
-		s.DNS = nil
-	}
-	if len(s.Search) == 0 {
-		s.Search = nil
-	}
-	if len(s.Routes) == 0 {
-		s.Routes = nil
-	}
-	for i := range s.Peers {
-		if len(s.Peers[i].AllowedIPs) == 0 {
-			s.Peers[i].AllowedIPs = nil
-		}
-	}
-	return s
+	sum := sha256.Sum256(text)
+	return hex.EncodeToString(sum[:])
 }
 
 // openNamespace opens the jail's namespace and checks that it is the one that

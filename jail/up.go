@@ -143,7 +143,7 @@ func (m *maker) prepare(ctx context.Context) error {
 // newState is what is known of a jail from its configuration alone.
 func newState(cfg *Config, backend Backend) *state {
 	s := &state{
-		Version: stateVersion, Name: cfg.Name, Backend: backend, MTU: cfg.MTU,
+		Version: stateVersion, Name: cfg.Name, Config: fingerprint(cfg), Backend: backend, MTU: cfg.MTU,
 		Addresses: cfg.Addresses, DNS: cfg.DNS, Search: cfg.Search,
 		Routes: routesFor(cfg.Addresses, cfg.Peers),
 	}
