@@ -3,7 +3,6 @@ package world
 import (
 	"context"
 	"errors"
-	"fmt"
 	"net"
 	"net/netip"
 	"os"
@@ -80,93 +79,6 @@ func (w *World) Open(t testing.TB, name string) *Node {
 	}
 	t.Cleanup(func() { ns.Close() })
 	return newNode(t, name, ns)
-}
-
-// An End is one end of a link: a new interface of a node.
-type End struct {
-	Node  *Node
-	Name  string
-	Addrs []string // with prefix length
-}
-
-// End describes an interface for Link.
-func (n *Node) End(name string, addrs ...string) End { return End{n, name, addrs} }
-
-// Link joins two nodes with a veth pair that is up and can be used at once.
-func (w *World) Link(t testing.TB, a, b End) {
-	t.Helper()
-	pair := &netlink.Veth{
-		LinkAttrs:     netlink.LinkAttrs{Name: a.Name, Namespace: netlink.NsFd(a.Node.Fd())},
-		PeerName:      b.Name,
-		PeerNamespace: netlink.NsFd(b.Node.Fd()),
-	}
-	if err := a.Node.Netlink.LinkAdd(pair); err != nil {
-		t.Fatalf("add veth %s in %s, %s in %s: %v", a.Name, a.Node.Name, b.Name, b.Node.Name, err)
-	}
-	for _, end := range []End{a, b} {
-		if err := end.Node.configure(end.Name, end.Addrs); err != nil {
-			t.Fatal(err)
-		}
-	}
-}
-
-// configure gives an interface its addresses and sets it up. Addresses skip
-// duplicate detection, so that they can be used at once.
-func (n *Node) configure(name string, addrs []string) error {
-	link, err := n.Netlink.LinkByName(name)
-	if err != nil {
-		return fmt.Errorf("find %s in %s: %w", name, n.Name, err)
-	}
-	// The automatic link-local address would be tentative for a second.
-	if err := n.Sysctl("net/ipv6/conf/"+name+"/accept_dad", "0"); err != nil {
-		return err
-	}
-	for _, text := range addrs {
-		addr, err := netlink.ParseAddr(text)
-		if err != nil {
-			return fmt.Errorf("parse address %q: %w", text, err)
-		}
-		if addr.IP.To4() == nil {
-			addr.Flags = unix.IFA_F_NODAD
-		}
-		if err := n.Netlink.AddrAdd(link, addr); err != nil {
-			return fmt.Errorf("add %s to %s in %s: %w", text, name, n.Name, err)
-		}
-	}
-	if err := n.Netlink.LinkSetUp(link); err != nil {
-		return fmt.Errorf("set %s up in %s: %w", name, n.Name, err)
-	}
-	return nil
-}
-
-// Addr adds addresses to an interface of the node and sets it up.
-func (n *Node) Addr(t testing.TB, link string, addrs ...string) {
-	t.Helper()
-	if err := n.configure(link, addrs); err != nil {
-		t.Fatal(err)
-	}
-}
-
-// Route adds a route to dst ("default" or a prefix) via the gateway via.
-func (n *Node) Route(t testing.TB, dst, via string) {
-	t.Helper()
-	gw, err := netip.ParseAddr(via)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if dst == "default" {
-		dst = "0.0.0.0/0"
-		if gw.Is6() {
-			dst = "::/0"
-		}
-	}
-	_, to, err := net.ParseCIDR(dst)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := n.Netlink.RouteAdd(&netlink.Route{Dst: to, Gw: gw.AsSlice()}); err != nil {
-		t.Fatalf("add route to %s via %s in %s: %v", dst, via, n.Name, err)
-	}
 }
 
 // Sysctl writes a value below /proc/sys: "net/ipv4/ip_forward", "1".

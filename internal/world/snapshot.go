@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -85,7 +86,7 @@ func (n *Node) links() ([]string, error) {
 	for _, l := range links {
 		a := l.Attrs()
 		lines = append(lines, fmt.Sprintf("link %s: %s, mtu %d, %v, address %v, master %d, alias %q, group %d",
-			a.Name, l.Type(), a.MTU, a.Flags&^unix.IFF_RUNNING, a.HardwareAddr, a.MasterIndex, a.Alias, a.Group))
+			a.Name, l.Type(), a.MTU, a.Flags&^net.FlagRunning, a.HardwareAddr, a.MasterIndex, a.Alias, a.Group))
 		addrs, err := dump(func() ([]netlink.Addr, error) { return n.Netlink.AddrList(l, netlink.FAMILY_ALL) })
 		if err != nil {
 			return nil, fmt.Errorf("list addresses of %s: %w", a.Name, err)
