@@ -74,6 +74,9 @@ func OpenForward(ctx context.Context, opts ForwardOptions) (*Forwarder, error) {
 	if f.ns, err = opts.Into.open(); err != nil {
 		return nil, err
 	}
+	if err := opts.Into.forgetKilledLocked(); err != nil {
+		return nil, err
+	}
 	f.relay = &relay.Relay{Enter: f.ns.Enter, Log: opts.Log, Limits: opts.Limits}
 	if err := f.bind(); err != nil {
 		f.Close()
@@ -209,7 +212,8 @@ func errnoOf(err error) error {
 
 // Serve serves until ctx is done, the place is removed, or every forward has
 // been stopped; then connections have Limits.DrainTimeout to end. ready is
-// called when every worker is inside and all ports are served.
+// called when every worker is inside and all ports are served. The error is
+// ErrGone if the place was removed, and ErrStopped if StopForwards ended it.
 func (f *Forwarder) Serve(ctx context.Context, ready func()) error {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
@@ -229,11 +233,27 @@ func (f *Forwarder) Serve(ctx context.Context, ready func()) error {
 	cause := context.Cause(ctx)
 	cancel(nil)
 	<-stopped
+	gone := errors.Is(cause, ErrGone) || f.opts.Into.Jail != "" && !missing(endingPath(f.opts.Into.Jail))
 	f.unregister()
-	if errors.Is(cause, ErrGone) {
-		return fmt.Errorf("%s %w", f.opts.Into, cause)
+	switch {
+	case err != nil:
+		return err
+	case gone:
+		return fmt.Errorf("%s %w", f.opts.Into, ErrGone)
+	case errors.Is(cause, ErrStopped):
+		return ErrStopped
 	}
-	return err
+	return nil
+}
+
+// Active returns the number of open connections.
+func (f *Forwarder) Active() (n uint64) {
+	for _, e := range f.entries {
+		if e.spec.Network == "tcp" {
+			n += e.stats.Load().Active
+		}
+	}
+	return n
 }
 
 // Abort ends connections at once; Serve returns soon.
@@ -252,6 +272,9 @@ func (f *Forwarder) Close() {
 
 // ErrGone is the error of a forward whose namespace is removed.
 var ErrGone = errors.New("was removed: the forward has ended")
+
+// ErrStopped is the error of a forward that was ended by StopForwards.
+var ErrStopped = errors.New("the forward was stopped")
 
 // ForwardLog opens the file that forwards in the background write to. It is
 // removed with the jail; for a namespace that is not a jail there is none.

@@ -48,19 +48,11 @@ type record struct {
 // newEntry registers spec. The caller holds the place's lock. The error is
 // os.ErrExist if a living forward has this listen address already.
 func newEntry(p Place, spec ForwardSpec, dial dialPlan, allow []netip.Prefix) (*entry, error) {
-	dir := forwardDir(p.register())
-	if err := os.MkdirAll(dir, 0o700); err != nil {
-		return nil, err
-	}
 	id := forwardID(spec)
-	e := &entry{spec: spec, allow: allow, path: filepath.Join(dir, id+".json")}
+	e := &entry{spec: spec, allow: allow, path: filepath.Join(forwardDir(p.register()), id+".json")}
 	if alive, err := held(e.path); err != nil || alive {
 		return nil, errors.Join(err, hint.Wrap(fmt.Errorf("%s is forwarded into %s already", hostPorts(spec), p),
 			"stop that with: wgjail forward %s --stop %s", p.flag(), hostPorts(spec)))
-	}
-	var err error
-	if e.stats, err = shareStats(statsPath(e.path)); err != nil {
-		return nil, err
 	}
 	first := spec.Target
 	rec := record{
@@ -70,18 +62,31 @@ func newEntry(p Place, spec ForwardSpec, dial dialPlan, allow []netip.Prefix) (*
 	if len(allow) == 0 {
 		rec.Allow = []netip.Prefix{defaultIPv4, defaultIPv6}
 	}
-	if err := e.write(rec); err != nil {
+	err := e.write(rec)
+	for range 100 {
+		if p.Jail != "" || !errors.Is(err, os.ErrNotExist) {
+			break
+		}
+		err = e.write(rec) // the last forward before this one has just removed the folder
+	}
+	if err != nil {
 		e.remove()
 		return nil, err
 	}
 	return e, nil
 }
 
-// write makes the record under another name, locks it and only then gives it
-// its own: a record that is seen is a locked one.
+// write makes the counters, and the record under another name, locks it and
+// only then gives it its own: a record that is seen is a locked one.
 func (e *entry) write(rec record) error {
 	text, err := json.Marshal(rec)
 	if err != nil {
+		return err
+	}
+	if err := os.MkdirAll(filepath.Dir(e.path), 0o700); err != nil {
+		return err
+	}
+	if e.stats, err = shareStats(statsPath(e.path)); err != nil {
 		return err
 	}
 	f, err := os.CreateTemp(filepath.Dir(e.path), ".new-*")
@@ -115,9 +120,15 @@ func (f *Forwarder) unregister() {
 	for _, e := range f.entries {
 		e.remove()
 	}
-	if f.opts.Into.Jail == "" { // nobody else clears up after a namespace that is not ours
-		os.Remove(forwardDir(f.opts.Into.register()))
-		os.Remove(stateDir(f.opts.Into.register()))
+	f.opts.Into.forgetEmpty()
+}
+
+// forgetEmpty removes the register of a place that is not a jail, if nothing is
+// in it: nobody else clears up after a namespace that is not ours.
+func (p Place) forgetEmpty() {
+	if p.Jail == "" {
+		os.Remove(forwardDir(p.register()))
+		os.Remove(stateDir(p.register()))
 		os.Remove(runDir)
 	}
 }

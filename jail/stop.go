@@ -20,6 +20,12 @@ import (
 // it returns; connections may go on for a while. The error names the first spec
 // that is not forwarded; the others are stopped all the same.
 func StopForwards(ctx context.Context, p Place, specs []ForwardSpec) ([]string, error) {
+	if p.Jail != "" && missing(stateDir(p.Jail)) {
+		return nil, notUp(p.Jail)
+	}
+	if err := p.forgetKilled(ctx); err != nil {
+		return nil, err
+	}
 	dir := forwardDir(p.register())
 	var paths []string
 	for _, s := range specs {
@@ -80,10 +86,50 @@ func stopForwards(ctx context.Context, name string) error {
 	if err != nil {
 		return err
 	}
-	var errs []error
+	// The processes say why they end.
+	if err := os.WriteFile(endingPath(name), nil, 0o600); err != nil && !errors.Is(err, os.ErrNotExist) {
+		return err
+	}
+	errs := []error{}
 	for _, path := range paths {
 		errs = append(errs, stopHolder(ctx, path, 50*time.Millisecond, 2*time.Second), removeFile(path), removeFile(statsPath(path)))
 	}
+	return errors.Join(append(errs, removeFile(endingPath(name)))...)
+}
+
+// endingPath is a file that is there while the jail's forwards are ended with
+// it.
+func endingPath(name string) string { return filepath.Join(stateDir(name), "ending") }
+
+// forgetKilled removes what forwards into p that were killed left in the
+// register.
+func (p Place) forgetKilled(ctx context.Context) error {
+	lock, err := p.lock(ctx)
+	if err != nil {
+		return err
+	}
+	defer lock.release()
+	return p.forgetKilledLocked()
+}
+
+// forgetKilledLocked is forgetKilled for those who hold the place's lock:
+// without it, a new forward could be taken for the killed one.
+func (p Place) forgetKilledLocked() error {
+	paths, err := filepath.Glob(filepath.Join(forwardDir(p.register()), "*"))
+	if err != nil {
+		return err
+	}
+	var errs []error
+	for _, path := range paths {
+		record := strings.TrimSuffix(path, ".stats")
+		if record != path {
+			record += ".json"
+		}
+		if alive, err := held(record); err == nil && !alive {
+			errs = append(errs, removeFile(path))
+		}
+	}
+	p.forgetEmpty()
 	return errors.Join(errs...)
 }
 
@@ -112,7 +158,7 @@ func (f *Forwarder) watch(ctx context.Context, cancel context.CancelCauseFunc) (
 				return
 			}
 			if f.dropStopped() == 0 {
-				cancel(nil)
+				cancel(ErrStopped)
 				return
 			}
 			waitEvent(ctx, events)

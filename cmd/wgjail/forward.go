@@ -220,7 +220,8 @@ func (p *program) startForwards(place jail.Place, specs []string, f *forwardFlag
 	return nil
 }
 
-// serveForwards is a forward process.
+// serveForwards is a forward process. The first signal ends the forward, the
+// second one its connections.
 func (p *program) serveForwards(opts jail.ForwardOptions, f *forwardFlags) error {
 	least, to := slog.LevelWarn, p.err
 	if f.background {
@@ -239,8 +240,16 @@ func (p *program) serveForwards(opts jail.ForwardOptions, f *forwardFlags) error
 	}
 	signals := make(chan os.Signal, 2)
 	signal.Notify(signals, syscall.SIGINT, syscall.SIGTERM)
-	go endOnSignal(signals, stop, fw.Abort)
-	return fw.Serve(ctx, func() {
+	go func() {
+		<-signals
+		if n := fw.Active(); n > 0 && f.limits.DrainTimeout > 0 && !f.background {
+			fmt.Fprintf(p.err, "wgjail: waiting up to %s for %s to end; again ends now\n", f.limits.DrainTimeout, count(n, "connection"))
+		}
+		stop()
+		<-signals
+		fw.Abort()
+	}()
+	err = fw.Serve(ctx, func() {
 		if !f.background {
 			p.sayForwards(opts.Into, specTexts(opts.Specs), f)
 		} else if !jail.ReportReady(nil) {
@@ -248,15 +257,18 @@ func (p *program) serveForwards(opts jail.ForwardOptions, f *forwardFlags) error
 			stop()
 		}
 	})
+	if errors.Is(err, jail.ErrStopped) {
+		fmt.Fprintln(p.out, "stopped by wgjail forward --stop")
+		return nil
+	}
+	return err
 }
 
-// endOnSignal lets the first signal end the forward and the second one its
-// connections.
-func endOnSignal(signals <-chan os.Signal, stop, abort func()) {
-	<-signals
-	stop()
-	<-signals
-	abort()
+func count(n uint64, what string) string {
+	if n == 1 {
+		return "1 " + what
+	}
+	return fmt.Sprintf("%d %ss", n, what)
 }
 
 func specTexts(specs []jail.ForwardSpec) []string {
