@@ -1,6 +1,8 @@
 package relay
 
 import (
+	"fmt"
+	"golang.org/x/sys/unix"
 	"sync/atomic"
 	"time"
 )
@@ -27,4 +29,28 @@ func (c *Clock) Advance(d time.Duration) {
 	for _, w := range c.relay.workers {
 		w.post(func(*worker) {})
 	}
+}
+
+// Dump describes every connection.
+func (r *Relay) Dump() (s string) {
+	for _, w := range r.workers {
+		done := make(chan bool)
+		w.post(func(w *worker) {
+			for c := range w.conns.all() {
+				s += fmt.Sprintf("slot %d phase %d timer %d", c.slot, c.phase, c.timer)
+				for i := range c.end {
+					e := &c.end[i]
+					u, _ := unix.IoctlGetInt(int(e.fd), unix.TIOCINQ)
+					s += fmt.Sprintf("; fd %d flags %b full %d unread %d unsent %d", e.fd, e.flags, e.full, u, sysUnsent(e.fd))
+					if e.out != nil {
+						s += fmt.Sprintf(" stash %d", e.out.left())
+					}
+				}
+				s += "\n"
+			}
+			close(done)
+		})
+		<-done
+	}
+	return s
 }

@@ -200,13 +200,20 @@ func reset(t testing.TB, c *net.TCPConn) {
 	c.Close()
 }
 
+// unsent returns how many bytes of c's have not arrived, or 0 if none ever will.
 func unsent(t testing.TB, c *net.TCPConn) (n int) {
 	t.Helper()
 	raw, err := c.SyscallConn()
 	if err != nil {
 		t.Fatal(err)
 	}
-	raw.Control(func(fd uintptr) { n, err = unix.IoctlGetInt(int(fd), unix.SIOCOUTQ) })
+	raw.Control(func(fd uintptr) {
+		const tcpClose = 7
+		if info, e := unix.GetsockoptTCPInfo(int(fd), unix.IPPROTO_TCP, unix.TCP_INFO); e == nil && info.State == tcpClose {
+			return
+		}
+		n, err = unix.IoctlGetInt(int(fd), unix.SIOCOUTQ)
+	})
 	if err != nil {
 		t.Fatal(err)
 	}

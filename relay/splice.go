@@ -30,10 +30,10 @@ func (w *worker) spliceOnce(c *conn, side uint8) int {
 	n, e := sysSplice(from.fd, p.w, pipeSize)
 	if e != 0 || n == 0 {
 		w.pool.givePipe(p)
-		if e == unix.EAGAIN {
-			from.clear(readable | toEnd)
+		if e == 0 || e == unix.EINVAL {
+			from.full = 0 // the end, or a socket that cannot: reading tells
 		} else {
-			from.full = 0 // the end, or an error: reading tells which
+			w.readFailed(c, from, e)
 		}
 		return 0
 	}
