@@ -17,7 +17,7 @@ import (
 // ExecOptions says what Exec runs, and where.
 type ExecOptions struct {
 	Namespace *netnsx.Namespace // the jail's
-	Name      string            // the jail's; its files are in /etc/netns/NAME
+	Name      string            // the jail's name; its files are in /etc/netns/NAME
 	Argv      []string          // the program, looked for in PATH, and its arguments
 	Env       []string          // nil: the process's own
 

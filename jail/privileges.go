@@ -25,14 +25,10 @@ func becomeUser(a account, keepCaps bool) error {
 	if err := dropBoundingSet(); err != nil {
 		return err
 	}
-	err := unix.Prctl(unix.PR_CAP_AMBIENT, unix.PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0)
-	if err != nil && !errors.Is(err, unix.EINVAL) { // EINVAL: Linux before 4.3 has no such set
-		return fmt.Errorf("clear the ambient capabilities: %w", os.NewSyscallError("prctl", err))
-	}
 	if err := setIDs(a); err != nil {
 		return err
 	}
-	if err := setCaps([2]unix.CapUserData{}); err != nil {
+	if err := setCaps([2]unix.CapUserData{}); err != nil { // the ambient set goes with them
 		return err
 	}
 	if err := unix.Prctl(unix.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0); err != nil {
