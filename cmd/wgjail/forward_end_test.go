@@ -142,7 +142,7 @@ func TestForwardDrains(t *testing.T) {
 		world.Eventually(t, "the sender", func() error { return listening(jail, 81) })
 		addr := world.HostLANV4 + ":8080"
 
-		p := l.forward(t, "8081:81", "8080:80")
+		p := l.forward(t, "--drain-timeout", "1m", "8081:81", "8080:80")
 		c, err := l.LAN.Dial("tcp", world.HostLANV4+":8081")
 		if err != nil {
 			t.Fatal(err)
