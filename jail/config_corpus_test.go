@@ -10,6 +10,8 @@ import (
 	"slices"
 	"strings"
 	"testing"
+
+	"github.com/wgjail/wgjail/internal/world"
 )
 
 // A corpusEntry is one input with the verdicts of two versions of wg. The
@@ -137,7 +139,11 @@ func quickSeeds() (list []string) {
 // The parser and the installed wg agree about the corpus, the examples, and
 // some thousand texts made from them.
 func TestParseConfigLikeWG(t *testing.T) {
-	o := newWGOracle(t)
+	t.Parallel()
+	o, err := newWGOracle(t)
+	if err != nil {
+		world.Skip(t, "%v", err)
+	}
 	agree := func(text string) (accepted bool) {
 		v := o.judge(t, text)
 		if problem := disagreement(text, v); problem != "" {
@@ -154,7 +160,10 @@ func TestParseConfigLikeWG(t *testing.T) {
 		agree(text)
 	}
 	random := rand.New(rand.NewPCG(1, 2))
-	const mutations = 1500
+	mutations := 1500
+	if testing.Short() {
+		mutations = 300
+	}
 	accepted := 0
 	for i := range mutations {
 		from := fast
@@ -223,10 +232,15 @@ func FuzzParseConfig(f *testing.F) {
 	for _, text := range append(seeds(f), quickSeeds()...) {
 		f.Add(text)
 	}
-	o := newWGOracle(f)
+	o, err := newWGOracle(f)
+	if err != nil {
+		f.Logf("not compared with wg: %v", err)
+	}
 	f.Fuzz(func(t *testing.T, text string) {
-		if problem := disagreement(text, o.judge(t, text)); problem != "" {
-			t.Error(problem)
+		if o != nil {
+			if problem := disagreement(text, o.judge(t, text)); problem != "" {
+				t.Error(problem)
+			}
 		}
 		c, err := ParseConfig("vpn.conf", strings.NewReader(text))
 		if err != nil {

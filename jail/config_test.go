@@ -112,6 +112,7 @@ func TestConfigShowsNoKeys(t *testing.T) {
 // Wherever a key, or a piece of it that is long enough to matter, stands in a
 // file, no message shows it.
 func TestParseConfigShowsNoKeys(t *testing.T) {
+	t.Parallel()
 	keys := []string{testKey1, testKey3, testKey4}
 	var lines []string
 	for _, k := range configKeys {

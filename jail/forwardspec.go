@@ -98,8 +98,8 @@ func cutAddr(s string) (addr netip.Addr, rest string, err error) {
 	switch {
 	case !colon:
 		return addr, s, nil
-	case first == "":
-		return addr, "", hint.Wrap(errors.New("the address is empty"), "leave out the colon to listen on all addresses; else "+forwardForm)
+	case first == "" || first == "*":
+		return addr, "", hint.Wrap(fmt.Errorf("%q is no address", first), "leave it out, with its colon, to listen on all addresses; else "+forwardForm)
 	case strings.EqualFold(first, "localhost"):
 		return addr, "", hint.Wrap(errors.New("an address is needed, not a name"), "use 127.0.0.1, or [::1] for IPv6")
 	}

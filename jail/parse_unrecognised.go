@@ -59,11 +59,10 @@ func (p *configParser) unknownKey(name, value string) error {
 		return hint.Wrap(p.errorf("%s is a setting of AmneziaWG, not of WireGuard", name),
 			"get a plain WireGuard file from the provider: this one's server speaks another protocol")
 	}
-	shown := ""
+	err := p.errorf("the line is no known setting (not shown: it may hold a key)")
 	if value != "" && isPlainWord(name) {
-		shown = " " + name
+		err = p.errorf("the setting %s is unknown", name)
 	}
-	err := p.errorf("the setting%s is unknown", shown)
 	if near := nearestKey(name); near != "" {
 		return hint.Wrap(err, "is %s meant?", near)
 	}
