@@ -97,9 +97,27 @@ func (p Place) open() (*netnsx.Namespace, error) {
 		if err != nil {
 			return nil, hint.Wrap(err, "give --netns a name out of /run/netns (ip netns list) or a file such as /proc/PID/ns/net")
 		}
+		if err := notHere(ns); err != nil {
+			ns.Close()
+			return nil, fmt.Errorf("%s %w", p, err)
+		}
 		return ns, nil
 	}
 	return Open(p.Jail)
+}
+
+// notHere reports whether ns is the namespace in which ports are opened: a
+// forward into it would call itself.
+func notHere(ns *netnsx.Namespace) error {
+	here, err := netnsx.Current()
+	if err != nil {
+		return err
+	}
+	defer here.Close()
+	if ns.ID() == here.ID() {
+		return errors.New("is where wgjail runs: there is nothing to forward into")
+	}
+	return nil
 }
 
 // Open opens the namespace of the jail called name. The error is ErrNotUp if

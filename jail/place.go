@@ -6,9 +6,12 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"path/filepath"
+	"strings"
 
 	"github.com/vishvananda/netlink"
 
+	"github.com/wgjail/wgjail/internal/hint"
 	"github.com/wgjail/wgjail/internal/netnsx"
 )
 
@@ -54,12 +57,41 @@ func (p Place) dialPlan(ns *netnsx.Namespace, to netip.Addr) (dialPlan, error) {
 			}
 		}
 	}
+	if len(plan.source) == 0 {
+		return dialPlan{}, p.onlyLoopback()
+	}
 	if to.IsValid() {
 		plan.addrs = []netip.Addr{to}
 		return plan, nil
 	}
 	plan.addrs = append([]netip.Addr{netip.AddrFrom4([4]byte{127, 0, 0, 1}), netip.IPv6Loopback()}, own...)
 	return plan, nil
+}
+
+// onlyLoopback is the error for a place without a global address.
+func (p Place) onlyLoopback() error {
+	if p.Jail != "" {
+		return hint.Wrap(fmt.Errorf("%s has lost its addresses", p), "put them back with: wgjail up %s.conf", p.Jail)
+	}
+	return hint.Wrap(fmt.Errorf("%s has no address but loopback: a service in it would take every client for a local one", p),
+		"give it one from the host, for example: nsenter --net=%s ip address add %s dev lo", p.Path, standInIPv4)
+}
+
+// PlaceOf returns the place that the file of a namespace, or its name as
+// ip-netns(8) knows it, stands for: a jail if it is one's.
+func PlaceOf(file string) (Place, error) {
+	if !strings.Contains(file, "/") {
+		file = netnsx.Path(file)
+	}
+	path, err := filepath.Abs(file)
+	if err != nil {
+		return Place{}, err
+	}
+	name := filepath.Base(path)
+	if path == netnsx.Path(name) && CheckName(name) == nil && !missing(stateDir(name)) {
+		return Place{Jail: name}, nil
+	}
+	return Place{Path: path}, nil
 }
 
 // globalAddrs returns the addresses in the namespace that are not loopback,

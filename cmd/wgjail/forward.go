@@ -16,7 +16,6 @@ import (
 	"github.com/spf13/pflag"
 
 	"github.com/wgjail/wgjail/internal/hint"
-	"github.com/wgjail/wgjail/internal/netnsx"
 	"github.com/wgjail/wgjail/jail"
 	"github.com/wgjail/wgjail/relay"
 )
@@ -182,10 +181,7 @@ func (f *forwardFlags) place() (jail.Place, error) {
 	if f.jail != "" {
 		return jail.Place{}, misused("--jail and --netns exclude each other")
 	}
-	if strings.Contains(f.netns, "/") {
-		return jail.Place{Path: f.netns}, nil
-	}
-	return jail.Place{Path: netnsx.Path(f.netns)}, nil
+	return jail.PlaceOf(f.netns)
 }
 
 func (p *program) stopForwards(place jail.Place, specs []jail.ForwardSpec) error {
