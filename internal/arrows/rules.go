@@ -43,9 +43,9 @@ var layout = Rules{
 		"github.com/rogpeppe/go-internal": {inTests},
 		"github.com/spf13/cobra":          {command},
 		"github.com/spf13/pflag":          {command},
-		"github.com/vishvananda/netlink":  {"jail", "veth", "bench", provider, world},
+		"github.com/vishvananda/netlink":  {"jail", "veth", "bench", provider, world, inTests},
 		"github.com/vishvananda/netns":    {netnsx},
-		"golang.zx2c4.com/wireguard":      {"jail", provider},
+		"golang.zx2c4.com/wireguard":      {"jail", provider, inTests},
 		"golang.org/x/net":                {provider},
 		"golang.org/x/sys":                {anywhere},
 
@@ -62,9 +62,9 @@ var layout = Rules{
 		unix + ".SYS_SETNS":      {netnsx},
 		unix + ".Unshare":        {netnsx, "jail"}, // jail: the mount namespace of a program that replaces the process
 		unix + ".SYS_UNSHARE":    {netnsx},
-		unix + ".CLONE_NEWNET":   {netnsx, world},
+		unix + ".CLONE_NEWNET":   {netnsx, world, inTests}, // for a child process
 		"syscall.Unshare":        {},
 		"syscall.SYS_UNSHARE":    {},
-		"syscall.CLONE_NEWNET":   {},
+		"syscall.CLONE_NEWNET":   {inTests},
 	},
 }

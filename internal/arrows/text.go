@@ -4,27 +4,33 @@ import (
 	"bytes"
 	"fmt"
 	"io/fs"
-	"path"
 	"regexp"
 	"strings"
 )
 
-// somebodysFolder matches an absolute path that exists on one machine only.
-var somebodysFolder = regexp.MustCompile(`(?:^|[^\w./~$}-])(/(?:home|Users|work|workspace|builds)/[\w.-]+)`)
-
 // MachinePaths reads every text file below root and returns, as "file:line: path",
-// each absolute path that would only be found on somebody's machine: below a home
-// folder, or below checkout, the folder that root is in there.
-func MachinePaths(root fs.FS, checkout string) ([]string, error) {
+// each absolute path that would only be found on somebody's machine: one that is,
+// or lies below, one of the folders.
+func MachinePaths(root fs.FS, folders ...string) ([]string, error) {
+	for i, f := range folders {
+		folders[i] = regexp.QuoteMeta(f)
+	}
+	path, err := regexp.Compile(`(?:^|[^\w./~$}-])((?:` + strings.Join(folders, "|") + `)(?:/[\w./-]*|\b))`)
+	if err != nil {
+		return nil, err
+	}
 	var found []string
-	err := fs.WalkDir(root, ".", func(name string, d fs.DirEntry, err error) error {
+	err = fs.WalkDir(root, ".", func(name string, d fs.DirEntry, err error) error {
 		if err != nil {
 			return err
 		}
-		if d.IsDir() && path.Base(name) == ".git" {
-			return fs.SkipDir
+		if d.Name() == ".git" { // a folder, or a file in a second work tree
+			if d.IsDir() {
+				return fs.SkipDir
+			}
+			return nil
 		}
-		if !d.Type().IsRegular() || path.Base(name) == ".git" { // a file in a second work tree
+		if !d.Type().IsRegular() {
 			return nil
 		}
 		text, err := fs.ReadFile(root, name)
@@ -32,10 +38,8 @@ func MachinePaths(root fs.FS, checkout string) ([]string, error) {
 			return err
 		}
 		for i, line := range strings.Split(string(text), "\n") {
-			if m := somebodysFolder.FindStringSubmatch(line); m != nil {
+			if m := path.FindStringSubmatch(line); m != nil {
 				found = append(found, fmt.Sprintf("%s:%d: %s", name, i+1, m[1]))
-			} else if strings.Count(checkout, "/") > 1 && strings.Contains(line, checkout) {
-				found = append(found, fmt.Sprintf("%s:%d: %s", name, i+1, checkout))
 			}
 		}
 		return nil
