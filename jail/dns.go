@@ -94,15 +94,20 @@ func (s *state) writeDNS() error {
 	return nil
 }
 
-// checkDNS reports the first of the jail's files that is not as written.
+// checkDNS reports the first of the jail's files that is not as written. What
+// nsswitch.conf takes from the host's may be older than the host's is now.
 func (s *state) checkDNS() error {
-	for name, want := range s.dnsFiles() {
+	for _, name := range []string{"nsswitch.conf", "resolv.conf"} {
 		path := filepath.Join(dnsDir(s.Name), name)
 		got, err := os.ReadFile(path)
 		if err != nil {
 			return err
 		}
-		if name == "resolv.conf" && !bytes.Equal(got, want) {
+		want := resolvConf(s.DNS, s.Search)
+		if name == "nsswitch.conf" {
+			want = nsswitchConf(bytes.TrimPrefix(got, []byte(ownedMark)))
+		}
+		if !bytes.Equal(got, want) {
 			return fmt.Errorf("%s: changed by someone else", path)
 		}
 	}

@@ -61,6 +61,20 @@ func bringUpLoopback(ns *netnsx.Namespace, addresses []netip.Prefix) error {
 	})
 }
 
+// checkLoopback reports the first thing that the jail's lo lacks.
+func checkLoopback(ns *netnsx.Namespace, addresses []netip.Prefix) error {
+	return withJail(ns, func(h *netlink.Handle) error {
+		lo, err := h.LinkByName("lo")
+		if err != nil {
+			return fmt.Errorf("interface lo: %w", err)
+		}
+		if lo.Attrs().Flags&net.FlagUp == 0 {
+			return errors.New("interface lo is down")
+		}
+		return checkAddresses(h, lo, standIns(addresses))
+	})
+}
+
 // bringUp gives the jail's interface its addresses, sets it up and routes the
 // routes through it. It is idempotent.
 func bringUp(ns *netnsx.Namespace, s *state) error {

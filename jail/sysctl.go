@@ -41,6 +41,8 @@ var settings = []setting{
 	{"ipv6/conf/default/accept_redirects", "0"},
 	{"ipv6/conf/all/accept_source_route", "0"},
 	{"ipv6/conf/default/accept_source_route", "0"},
+	// No interface gets an address that the configuration does not name.
+	{"ipv6/conf/default/addr_gen_mode", "1"}, // none
 	// Loopback speaks IPv6 even where the host's default is off: services
 	// that listen on ::1 are reached by forwards.
 	{"ipv6/conf/lo/disable_ipv6", "0"},
