@@ -63,9 +63,11 @@ func inNamespace(pid int, id netnsx.ID) bool {
 	path := fmt.Sprintf("/proc/%d/ns/net", pid)
 	var text [64]byte
 	n, err := unix.Readlink(path, text[:])
-	if err != nil || string(text[:n]) != id.String() {
-		return false
-	}
+	return err == nil && string(text[:n]) == id.String() && isNamespace(path, id)
+}
+
+// isNamespace reports whether the file at path stands for the namespace.
+func isNamespace(path string, id netnsx.ID) bool {
 	var st unix.Stat_t
 	return unix.Stat(path, &st) == nil && (netnsx.ID{Dev: uint64(st.Dev), Ino: st.Ino}) == id
 }

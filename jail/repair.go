@@ -8,6 +8,8 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"path/filepath"
+	"strconv"
 
 	"github.com/vishvananda/netlink"
 
@@ -94,6 +96,7 @@ func (s *state) missingParts() ([]string, error) {
 	defer ns.Close()
 	var lacks []string
 	for _, err := range []error{
+		checkLoopback(ns, s.Addresses),
 		checkLink(ns, s),
 		ns.Do(func() error { return checkSettings(settings) }),
 		checkRules(ns, s.DNS),
@@ -111,6 +114,30 @@ func (s *state) missingParts() ([]string, error) {
 		lacks = append(lacks, "the keeper is not running")
 	}
 	return lacks, nil
+}
+
+// nameless finds the jail's namespace when it has lost its name: the keeper has
+// it open, and programs run in it. It returns a file that stands for it, or "".
+func (s *state) nameless() string {
+	if s.Namespace == (netnsx.ID{}) {
+		return ""
+	}
+	if f, err := os.Open(keeperFile(s.Name)); err == nil {
+		defer f.Close()
+		open, _ := filepath.Glob(fmt.Sprintf("/proc/%d/fd/*", holderPid(f)))
+		for _, path := range open {
+			if isNamespace(path, s.Namespace) {
+				return path
+			}
+		}
+	}
+	processes, _ := filepath.Glob("/proc/[0-9]*")
+	for _, dir := range processes {
+		if pid, err := strconv.Atoi(filepath.Base(dir)); err == nil && inNamespace(pid, s.Namespace) {
+			return dir + "/ns/net"
+		}
+	}
+	return ""
 }
 
 // linkThere reports whether the interface is in the jail. What an interrupted

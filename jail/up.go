@@ -215,7 +215,11 @@ func (m *maker) makeNamespace(context.Context) error {
 		if err := netnsx.Remove(m.cfg.Name); err != nil { // a name without its mount
 			return err
 		}
-		ns, err = netnsx.Create(m.cfg.Name)
+		if path := m.state.nameless(); path != "" {
+			ns, err = netnsx.Attach(m.cfg.Name, path)
+		} else {
+			ns, err = netnsx.Create(m.cfg.Name)
+		}
 	}
 	if err != nil {
 		return err

@@ -34,26 +34,48 @@ func New() (*Namespace, error) {
 // is os.ErrExist if the name is taken; nothing is changed then. PrepareDir must
 // have been called.
 func Create(name string) (*Namespace, error) {
+	return named(name, func() (n *Namespace, err error) {
+		err = inFresh(func() error {
+			n, err = mountName(name, "/proc/thread-self/ns/net")
+			return err
+		})
+		return n, err
+	})
+}
+
+// Attach gives the name to the namespace that the file at path stands for, such
+// as one that has lost its name, and returns it open. Otherwise it is Create.
+func Attach(name, path string) (*Namespace, error) {
+	return named(name, func() (*Namespace, error) { return mountName(name, path) })
+}
+
+// named makes the file of a name and has mount fill it, or removes it again.
+func named(name string, mount func() (*Namespace, error)) (*Namespace, error) {
 	path := Path(name)
 	f, err := os.OpenFile(path, os.O_CREATE|os.O_EXCL|os.O_RDONLY, 0o444)
 	if err != nil {
 		return nil, err
 	}
 	f.Close()
-	var n *Namespace
-	err = inFresh(func() (err error) {
-		if n, err = Current(); err != nil {
-			return err
-		}
-		if err := unix.Mount("/proc/thread-self/ns/net", path, "", unix.MS_BIND, ""); err != nil {
-			n.Close()
-			return &os.PathError{Op: "mount namespace", Path: path, Err: err}
-		}
-		return nil
-	})
+	n, err := mount()
 	if err != nil {
 		os.Remove(path)
 		return nil, err
+	}
+	return n, nil
+}
+
+// mountName opens the namespace that the file at from stands for, and mounts it
+// on the name's file.
+func mountName(name, from string) (*Namespace, error) {
+	n, err := Open(from)
+	if err != nil {
+		return nil, err
+	}
+	path := Path(name)
+	if err := unix.Mount(fmt.Sprintf("/proc/thread-self/fd/%d", n.Fd()), path, "", unix.MS_BIND, ""); err != nil {
+		n.Close()
+		return nil, &os.PathError{Op: "mount namespace", Path: path, Err: err}
 	}
 	return n, nil
 }
