@@ -134,7 +134,7 @@ func TestParseConfigShowsNoKeys(t *testing.T) {
 // pieces cuts a key as slips of the mouse do.
 func pieces(key string) (list []string) {
 	for _, length := range []int{8, 12, 20, 32, 43, 44} {
-		for at := 0; at+length <= len(key); at += 6 {
+		for at := 0; at+length <= len(key); at += 9 {
 			list = append(list, key[at:at+length])
 		}
 	}
