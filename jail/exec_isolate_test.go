@@ -107,6 +107,28 @@ func TestExecIsolate(t *testing.T) {
 	})
 }
 
+// A working directory that something is mounted over cannot be kept.
+func TestExecIsolateCoveredDirectory(t *testing.T) {
+	world.Run(t, func(t *testing.T, w *world.World) {
+		newJailForExec(t, w)
+		if err := unix.Mount("tmp", "/tmp", "tmpfs", 0, "mode=1777"); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.Mkdir("/tmp/covered", 0o755); err != nil {
+			t.Fatal(err)
+		}
+		t.Chdir("/tmp/covered")
+		if err := unix.Mount("tmp", "/tmp", "tmpfs", 0, "mode=1777"); err != nil {
+			t.Fatal(err)
+		}
+		p := enter(t, w, execRequest{Isolate: true}, nil, nil)
+		if got := p.want(t, "cwd"); got != "/" {
+			t.Errorf("working directory %q", got)
+		}
+		p.WaitOutput(t, "the working directory is not in the jail")
+	})
+}
+
 // Isolated programs cannot look into or signal processes outside.
 func TestExecIsolateProcesses(t *testing.T) {
 	world.Run(t, func(t *testing.T, w *world.World) {

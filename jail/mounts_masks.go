@@ -3,6 +3,7 @@ package jail
 import (
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"slices"
@@ -117,17 +118,30 @@ func privateTmp(cwd string) (mirror, error) {
 	if !inside {
 		return m, nil
 	}
-	host := os.DirFS(dir)
-	for i, c := range below {
-		if c != '/' {
+	steps, err := wayTo(os.DirFS(dir), below)
+	if errors.Is(err, os.ErrNotExist) { // removed, or itself covered: there is nothing to keep
+		return m, nil
+	}
+	m.steps = steps
+	return m, err
+}
+
+// wayTo returns the steps for a directory and those above it, without what
+// else is in those.
+func wayTo(host fs.FS, path string) ([]mountStep, error) {
+	var steps []mountStep
+	for i := range path {
+		if path[i] != '/' {
 			continue
 		}
-		step, err := dirStep(host, below[:i])
+		step, err := dirStep(host, path[:i])
 		if err != nil {
-			return mirror{}, err
+			return nil, err
 		}
-		m.steps = append(m.steps, step)
+		steps = append(steps, step)
 	}
-	m.steps = append(m.steps, mountStep{kind: stepBind, path: below, source: below, dir: true})
-	return m, nil
+	if _, err := fs.Lstat(host, path); err != nil {
+		return nil, err
+	}
+	return append(steps, mountStep{kind: stepBind, path: path, source: path, dir: true}), nil
 }
