@@ -2,6 +2,7 @@ package jail
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -48,7 +49,7 @@ func Down(ctx context.Context, name string, opts DownOptions) (*DownReport, erro
 	defer lock.release()
 	report := &DownReport{Existed: !missing(stateDir(name)) || !missing(dnsDir(name)) && dnsOwner(name) == nil}
 	var errs []error
-	ns := ownNamespace(name)
+	ns, _ := ownNamespace(name)
 	if ns != nil {
 		defer ns.Close()
 		if opts.Kill {
@@ -65,20 +66,37 @@ func Down(ctx context.Context, name string, opts DownOptions) (*DownReport, erro
 }
 
 // ownNamespace opens the jail's namespace, or returns nil if there is none, or
-// none that is ours.
-func ownNamespace(name string) *netnsx.Namespace {
+// none that is ours. named tells whether the jail's name still stands for it: if
+// not, only what runs inside keeps it.
+func ownNamespace(name string) (ns *netnsx.Namespace, named bool) {
 	if missing(stateDir(name)) {
-		return nil
+		return nil, false
 	}
 	s, err := loadState(name)
 	if err != nil {
-		s = &state{Name: name} // unreadable: the folder still says that the name is ours
+		s = &state{Name: name, Namespace: savedNamespace(name)}
 	}
-	ns, err := s.openNamespace()
-	if err != nil {
-		return nil
+	if ns, err := s.openNamespace(); err == nil {
+		return ns, true
 	}
-	return ns
+	ns, err = netnsx.Open(s.nameless())
+	if err != nil || ns.ID() != s.Namespace {
+		return nil, false
+	}
+	return ns, false
+}
+
+// savedNamespace reads the one thing that even a state of another version is
+// asked for. If it is damaged, that is no namespace, and the folder alone says
+// that the name is ours.
+func savedNamespace(name string) netnsx.ID {
+	var s struct {
+		Namespace netnsx.ID `json:"namespace"`
+	}
+	if data, err := readOwned(statePath(name)); err != nil || json.Unmarshal(data, &s) != nil {
+		return netnsx.ID{}
+	}
+	return s.Namespace
 }
 
 // teardown is the one way in which a jail ends. The caller holds its lock.
@@ -93,22 +111,22 @@ func teardown(ctx context.Context, name string, log *slog.Logger) error {
 	}
 	s, stateErr := loadState(name)
 	ours := !missing(stateDir(name))
-	ns := ownNamespace(name)
+	ns, named := ownNamespace(name)
 	if ns != nil {
 		defer ns.Close()
 	}
 	if ours {
 		try("stop forwards", func() error { return stopForwards(ctx, name) })
-		if ns != nil && stateErr == nil {
+		if named && stateErr == nil {
 			try("run PreDown", func() error { return s.runHooks(ctx, preDown) })
 		}
 		try("stop the keeper", func() error { return stopHolder(ctx, keeperFile(name), 2*time.Second) })
 		try("remove the interface", func() error { return removeLinks(ns, name) })
-		if ns != nil && stateErr == nil {
+		if named && stateErr == nil {
 			try("run PostDown", func() error { return s.runHooks(ctx, postDown) })
 		}
 		try("remove the control socket", func() error { return removeUAPI(name) })
-		if ns != nil || damagedName(name) {
+		if named || damagedName(name) {
 			try("remove the namespace's name", func() error { return netnsx.Remove(name) })
 		}
 	}
