@@ -262,45 +262,6 @@ func (l *lab) checkForwards(t *testing.T, got []forwardStatus) {
 	}
 }
 
-// Each part that is missing makes a jail broken, and is named.
-func TestStatusBroken(t *testing.T) {
-	for name, c := range map[string]struct {
-		harm   []string // a command on the host
-		reason string
-	}{
-		"interface removed": {[]string{"ip", "-n", "vpn", "link", "delete", "vpn"}, "interface vpn"},
-		"interface down":    {[]string{"ip", "-n", "vpn", "link", "set", "vpn", "down"}, "interface vpn is down"},
-		"address removed":   {[]string{"ip", "-n", "vpn", "address", "delete", "10.64.0.2/32", "dev", "vpn"}, "address 10.64.0.2/32 is missing"},
-		"route removed":     {[]string{"ip", "-n", "vpn", "route", "delete", "default"}, "route 0.0.0.0/0 is missing"},
-		"rules removed":     {[]string{"ip", "netns", "exec", "vpn", "nft", "flush", "ruleset"}, "firewall rules inside"},
-		"sysctl changed":    {[]string{"ip", "netns", "exec", "vpn", "sysctl", "-w", "net.ipv4.conf.all.forwarding=1"}, "sysctl net.ipv4.conf.all.forwarding is 1, not 0"},
-		"name removed":      {[]string{"ip", "netns", "delete", "vpn"}, "the namespace's name /run/netns/vpn"},
-		"name unmounted":    {[]string{"umount", "-l", "/run/netns/vpn"}, "the namespace's name /run/netns/vpn"},
-		"resolv.conf gone":  {[]string{"rm", "/etc/netns/vpn/resolv.conf"}, "/etc/netns/vpn/resolv.conf"},
-		"resolv.conf other": {[]string{"sh", "-c", "echo nameserver 9.9.9.9 > /etc/netns/vpn/resolv.conf"}, "resolv.conf: changed by someone else"},
-		"keeper killed":     {[]string{"sh", "-c", "kill -9 $(cat /run/wgjail/vpn/keeper)"}, "the keeper is not running"},
-		"state damaged":     {[]string{"sh", "-c", "echo '{' > /run/wgjail/vpn/jail.json"}, "jail.json: unexpected end of JSON input: wgjail down vpn"},
-		"state of another":  {[]string{"sed", "-i", `s/"version": 1/"version": 99/`, "/run/wgjail/vpn/jail.json"}, "written by another version of wgjail"},
-		"state removed":     {[]string{"rm", "/run/wgjail/vpn/jail.json"}, "it was never completed"},
-	} {
-		t.Run(name, func(t *testing.T) {
-			world.Run(t, func(t *testing.T, w *world.World) {
-				l := newLab(t, w)
-				l.up(t)
-				l.Host.Run(t, c.harm[0], c.harm[1:]...)
-				l.waitStatus(t, "a broken jail", func(s jailStatus) bool { return s.State == "broken" })
-				checkContract(t, l.do(t, "status", "--json"))
-				if got := strings.Join(l.status(t).Missing, "\n"); !strings.Contains(got, c.reason) {
-					t.Errorf("missing %q, want %q", got, c.reason)
-				}
-				if table := l.do(t, "status"); !strings.Contains(table, "broken\n") || !strings.Contains(table, c.reason) {
-					t.Errorf("no %q in:\n%s", c.reason, table)
-				}
-			})
-		})
-	}
-}
-
 // A keeper says that the tunnel is stale; its successor begins afresh.
 func TestStatusStale(t *testing.T) {
 	world.Run(t, func(t *testing.T, w *world.World) {
