@@ -16,7 +16,8 @@ import (
 // ErrBusy is the error of a command that finds another one changing the jail.
 var ErrBusy = errors.New("another wgjail command is working on it")
 
-// A fileLock is a flock(2) on a file that exists only while it is held.
+// A fileLock is a flock(2) on a file that exists only while it is held, or on
+// runDir.
 type fileLock struct{ f *os.File }
 
 // lockJail takes the right to change the jail called name. With wait it waits
@@ -32,9 +33,10 @@ func lockJail(ctx context.Context, name string, wait bool) (*fileLock, error) {
 }
 
 // lockShared takes the right to change what all jails share. It is held only
-// for moments.
+// for moments. The lock is on runDir itself: a file for it could not be made
+// where there is no room, and then nothing could be cleared up either.
 func lockShared() (*fileLock, error) {
-	return lockPath(context.Background(), filepath.Join(runDir, ".lock"), true)
+	return lockPath(context.Background(), runDir, true)
 }
 
 func lockPath(ctx context.Context, path string, wait bool) (*fileLock, error) {
@@ -55,16 +57,9 @@ func lockPath(ctx context.Context, path string, wait bool) (*fileLock, error) {
 // lets go, so a lock counts only if the path still names the locked file.
 func tryLock(path string) (*fileLock, error) {
 	for {
-		err := os.MkdirAll(filepath.Dir(path), 0o700)
-		if errors.Is(err, os.ErrExist) {
-			continue // it was there, and a holder that let go removed it
-		}
-		if err != nil {
-			return nil, err
-		}
-		f, err := os.OpenFile(path, os.O_CREATE|os.O_RDWR, 0o600)
-		if errors.Is(err, os.ErrNotExist) {
-			continue
+		f, err := openLock(path)
+		if errors.Is(err, os.ErrExist) || errors.Is(err, os.ErrNotExist) {
+			continue // a holder that let go has removed the folder
 		}
 		if err != nil {
 			return nil, err
@@ -83,6 +78,19 @@ func tryLock(path string) (*fileLock, error) {
 	}
 }
 
+func openLock(path string) (*os.File, error) {
+	if path == runDir {
+		if err := os.MkdirAll(runDir, 0o700); err != nil {
+			return nil, err
+		}
+		return os.Open(runDir)
+	}
+	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
+		return nil, err
+	}
+	return os.OpenFile(path, os.O_CREATE|os.O_RDWR, 0o600)
+}
+
 func sameFile(f *os.File, path string) bool {
 	a, err := f.Stat()
 	if err != nil {
@@ -95,9 +103,12 @@ func sameFile(f *os.File, path string) bool {
 // release removes the file, lets go, and removes runDir if that was the last
 // file in it.
 func (l *fileLock) release() {
-	os.Remove(l.f.Name())
+	path := l.f.Name()
+	os.Remove(path) // of runDir only if it is empty
 	l.f.Close()
-	os.Remove(filepath.Dir(l.f.Name()))
+	if path != runDir {
+		os.Remove(filepath.Dir(path))
+	}
 }
 
 // held reports whether some process holds a lock on the file at path. A file

@@ -86,10 +86,8 @@ func stopForwards(ctx context.Context, name string) error {
 	if err != nil {
 		return err
 	}
-	// The processes say why they end.
-	if err := os.WriteFile(endingPath(name), nil, 0o600); err != nil && !errors.Is(err, os.ErrNotExist) {
-		return err
-	}
+	// The processes say why they end. Where there is no room for it they do not.
+	os.WriteFile(endingPath(name), nil, 0o600)
 	errs := []error{}
 	for _, path := range paths {
 		errs = append(errs, stopHolder(ctx, path, 50*time.Millisecond, 2*time.Second), removeFile(path), removeFile(statsPath(path)))
