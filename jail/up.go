@@ -9,6 +9,7 @@ import (
 	"os"
 	"time"
 
+	"golang.org/x/sys/unix"
 	"golang.zx2c4.com/wireguard/wgctrl/wgtypes"
 
 	"github.com/wgjail/wgjail/internal/hint"
@@ -193,11 +194,19 @@ func (m *maker) make(ctx context.Context) (*Jail, error) {
 		}
 		m.step(s.what)
 		if err := s.do(ctx); err != nil {
-			return nil, fmt.Errorf("jail %s: %w", m.cfg.Name, err)
+			return nil, m.explain(fmt.Errorf("jail %s: %w", m.cfg.Name, err))
 		}
 	}
 	m.ns.Close()
 	return &Jail{Name: m.cfg.Name, Backend: m.state.Backend, MTU: m.state.MTU, Keeper: m.keeper}, nil
+}
+
+// explain adds the way out of what the configuration alone tells about.
+func (m *maker) explain(err error) error {
+	if errors.Is(err, unix.EADDRINUSE) && m.cfg.ListenPort != 0 {
+		return hint.Wrap(err, "another program has UDP port %d (see: ss -lunp); leave ListenPort out, or change it", m.cfg.ListenPort)
+	}
+	return err
 }
 
 func (m *maker) step(what string) { m.opts.Log.Debug("step", "do", what, "jail", m.cfg.Name) }

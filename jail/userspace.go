@@ -7,6 +7,8 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"strconv"
+	"strings"
 
 	"golang.org/x/sys/unix"
 	"golang.zx2c4.com/wireguard/conn"
@@ -74,7 +76,7 @@ func setPersistent(f *os.File) error {
 
 func tunError(err error) error {
 	err = fmt.Errorf("make the TUN interface: %w", err)
-	if errors.Is(err, os.ErrNotExist) {
+	if missing("/dev/net/tun") { // the library's error is a text alone
 		return hint.Wrap(err, "the device /dev/net/tun is needed: modprobe tun, or give the container the device")
 	}
 	return err
@@ -140,9 +142,19 @@ func (t *tunnel) close() {
 func configureUserspace(ns *netnsx.Namespace, name string, dev wgtypes.Config) error {
 	err := withDevices(ns, func(c *wgctrl.Client) error { return c.ConfigureDevice(name, dev) })
 	if err != nil {
-		return fmt.Errorf("configure WireGuard: %w", err)
+		return fmt.Errorf("configure WireGuard: %w", uapiError(err))
 	}
 	return nil
+}
+
+// uapiError finds the system's error in what the control socket answered,
+// which wgctrl passes on as text.
+func uapiError(err error) error {
+	_, number, found := strings.Cut(err.Error(), "errno=-")
+	if n, atoiErr := strconv.Atoi(number); found && atoiErr == nil {
+		return unix.Errno(n)
+	}
+	return err
 }
 
 // fixedMTU answers the question that tun asks by name in the namespace of
