@@ -63,16 +63,21 @@ func (p *program) up(ctx context.Context, conf string, f *upFlags, foreground bo
 		return err
 	}
 	j, err := p.makeJail(ctx, conf, f)
-	if errors.Is(err, jail.ErrUp) && len(specs) == 0 && !foreground {
+	ours := err == nil && len(j.Repaired) == 0
+	if errors.Is(err, jail.ErrUp) && !foreground {
 		fmt.Fprintln(p.out, err)
-		return nil
+		err = nil
 	}
 	if err != nil {
 		return err
 	}
 	if len(specs) > 0 {
-		if err := p.startForwards(jail.Place{Jail: j.Name}, f.publish, &f.forward); err != nil {
-			return errors.Join(err, p.takeDown(j.Name, false))
+		err := p.startForwards(jail.Place{Jail: j.Name}, f.publish, &f.forward)
+		if err != nil && ours { // else programs may be in it
+			err = errors.Join(err, p.takeDown(j.Name, false))
+		}
+		if err != nil {
+			return err
 		}
 	}
 	if foreground {
