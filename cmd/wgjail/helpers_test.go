@@ -12,6 +12,8 @@ import (
 	"testing"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/wgjail/wgjail/internal/world"
 )
 
@@ -31,16 +33,21 @@ func newLab(t *testing.T, w *world.World) *lab {
 	return l
 }
 
-// install puts the test binary into PATH as wgjail, and takes away what tells
-// wgjail who has called it.
+// install puts the test binary into PATH as wgjail, where any user can run it,
+// and takes away what tells wgjail who has called it.
 func install(t *testing.T) {
 	t.Helper()
 	self, err := os.Executable()
 	if err != nil {
 		t.Fatal(err)
 	}
-	dir := t.TempDir()
-	if err := os.Symlink(self, filepath.Join(dir, "wgjail")); err != nil {
+	dir, err := os.MkdirTemp("", "bin")
+	if err != nil {
+		t.Fatal(err)
+	}
+	path := filepath.Join(dir, "wgjail")
+	// The binary's own folder may be closed to other users.
+	if err := errors.Join(os.Chmod(dir, 0o755), os.WriteFile(path, nil, 0o755), unix.Mount(self, path, "", unix.MS_BIND, "")); err != nil {
 		t.Fatal(err)
 	}
 	t.Setenv("PATH", dir+":"+os.Getenv("PATH"))
