@@ -10,7 +10,7 @@ const rootLong = `Wgjail makes WireGuard jails: network namespaces whose only wa
 WireGuard tunnel. It runs programs in them, and opens ports from the host and
 its LAN into them.`
 
-const rootExample = `  wgjail run vpn.conf -p 8080 -- transmission-daemon -f -p 8080
+const rootExample = `  wgjail run vpn.conf -p 9091 -- transmission-daemon -f -a '*'
   wgjail up vpn.conf
   wgjail exec vpn -- curl https://example.com
   wgjail forward 8080
