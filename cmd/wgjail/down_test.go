@@ -25,7 +25,7 @@ func TestDownRestoresEverything(t *testing.T) {
 			forward := l.forward(t, "8080", "8081:8080")
 			l.do(t, "forward", "-d", "--allow", "any", "9000-9009")
 			for _, addr := range []string{world.HostLANV4 + ":8000", "[" + world.HostLANV6 + "]:8080"} {
-				l.LAN.Run(t, "curl", "-sSf", "-o", "/dev/null", "http://"+addr+"/")
+				l.LAN.Run(t, "curl", "--noproxy", "*", "-sSf", "-o", "/dev/null", "http://"+addr+"/")
 			}
 			idle, err := l.LAN.Dial("tcp", world.HostLANV4+":8081")
 			if err != nil {
