@@ -57,8 +57,9 @@ func (s *state) dnsFiles() map[string][]byte {
 	}
 }
 
-// dnsOwner reports whether the jail's folder in /etc/netns may be written:
-// it is absent, empty or ours.
+// dnsOwner reports whether the folder in /etc/netns may be taken for a new jail:
+// it is absent, empty or, by its mark, ours. For a jail that has a state that is
+// settled, whatever became of the mark.
 func dnsOwner(name string) error {
 	dir := dnsDir(name)
 	entries, err := os.ReadDir(dir)
@@ -79,9 +80,6 @@ func dnsOwner(name string) error {
 // writeDNS writes the jail's files. The marked one comes first, so that an
 // interrupted write is recognised as ours.
 func (s *state) writeDNS() error {
-	if err := dnsOwner(s.Name); err != nil {
-		return err
-	}
 	if err := os.MkdirAll(dnsDir(s.Name), 0o755); err != nil {
 		return err
 	}
@@ -114,10 +112,11 @@ func (s *state) checkDNS() error {
 	return nil
 }
 
-// removeDNS removes the jail's files. A folder that is not ours stays.
-func removeDNS(name string) error {
+// removeDNS removes the jail's files. A folder that is not ours stays, and so do
+// files that others put into it.
+func removeDNS(name string, ours bool) error {
 	dir := dnsDir(name)
-	if missing(dir) || dnsOwner(name) != nil {
+	if missing(dir) || !ours && dnsOwner(name) != nil {
 		return nil
 	}
 	var errs []error
