@@ -128,6 +128,8 @@ func TestUpRepairs(t *testing.T) {
 			{"resolv.conf changed", onHost("echo nameserver 192.0.2.1 >/etc/netns/vpn/resolv.conf"), "/etc/netns/vpn/resolv.conf"},
 			{"resolv.conf deleted", onHost("rm /etc/netns/vpn/resolv.conf"), "/etc/netns/vpn/resolv.conf"},
 			{"nsswitch.conf changed", onHost("echo hosts: resolve >>/etc/netns/vpn/nsswitch.conf"), "/etc/netns/vpn/nsswitch.conf"},
+			{"nsswitch.conf replaced", onHost("echo hosts: resolve >/etc/netns/vpn/nsswitch.conf"), "/etc/netns/vpn/nsswitch.conf"},
+			{"nsswitch.conf deleted", onHost("rm /etc/netns/vpn/nsswitch.conf"), "/etc/netns/vpn/nsswitch.conf"},
 			{"name unmounted", onHost("umount -l /run/netns/vpn"), "/run/netns/vpn"},
 			{"name deleted", onHost("ip netns del vpn"), "/run/netns/vpn"},
 			{"all of /etc/netns deleted", onHost("rm -r /etc/netns"), "/etc/netns/vpn"},
@@ -143,9 +145,12 @@ func TestUpRepairs(t *testing.T) {
 				if out := l.do(t, "up", l.conf); !strings.Contains(out, "has been repaired") || !strings.Contains(out, tt.says) {
 					t.Errorf("no %q in %q", tt.says, out)
 				}
-				if diff := world.Diff(whole, look(t)); diff != "" {
-					t.Errorf("the jail is not as before:\n%s", diff)
-				}
+				world.Eventually(t, "the kernel to have the addresses", func() error {
+					if diff := world.Diff(whole, look(t)); diff != "" {
+						return fmt.Errorf("the jail is not as before:\n%s", diff)
+					}
+					return nil
+				})
 				c.goesOn(t, "the repair")
 				if out := l.do(t, "up", l.conf); out != "jail vpn is already up\n" {
 					t.Errorf("after the repair up printed %q", out)
