@@ -95,18 +95,27 @@ func lock(dir string) (unlock func()) {
 	if err != nil {
 		return func() {}
 	}
-	for deadline := time.Now().Add(lockPatience); time.Now().Before(deadline); time.Sleep(lockStep) {
-		if unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB) == nil {
-			break
+	fd := int(f.Fd())
+	held := make(chan struct{})
+	go func() { // the kernel serves those who wait in turn
+		for unix.Flock(fd, unix.LOCK_EX) == unix.EINTR {
 		}
+		close(held)
+	}()
+	select {
+	case <-held:
+		return func() { f.Close() }
+	case <-time.After(lockPatience):
+		go func() { // fd is in use until then
+			<-held
+			f.Close()
+		}()
+		return func() {}
 	}
-	return func() { f.Close() }
 }
 
-const (
-	lockPatience = 3 * time.Second
-	lockStep     = 5 * time.Millisecond
-)
+// lockPatience is far longer than anything that holds these locks takes.
+const lockPatience = 5 * time.Second
 
 // isMountPoint asks the kernel: proc_pid_mountinfo(5) would also list a mount
 // that another one hides.

@@ -289,7 +289,7 @@ func TestPrepareDirAgainstRemoveDir(t *testing.T) {
 		var wg sync.WaitGroup
 		for range 8 {
 			wg.Go(func() {
-				for range 100 {
+				for range 25 {
 					did, err := netnsx.PrepareDir()
 					if err := errors.Join(err, netnsx.RemoveDir(did)); err != nil {
 						t.Error(err)
@@ -300,6 +300,54 @@ func TestPrepareDirAgainstRemoveDir(t *testing.T) {
 		wg.Wait()
 		if diff := world.Diff(before, w.Snapshot(t)); diff != "" {
 			t.Errorf("left:\n%s", diff)
+		}
+	})
+}
+
+func TestLockOfAnotherUserDelaysOnly(t *testing.T) {
+	world.Run(t, func(t *testing.T, w *world.World) {
+		before := w.Snapshot(t)
+		f, err := os.Open("/run")
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := unix.Flock(int(f.Fd()), unix.LOCK_EX); err != nil {
+			t.Fatal(err)
+		}
+		did, err := netnsx.PrepareDir()
+		f.Close()
+		if err := errors.Join(err, netnsx.RemoveDir(did)); err != nil || !did.Made || !did.Mounted {
+			t.Errorf("PrepareDir did %+v, %v", did, err)
+		}
+		if diff := world.Diff(before, w.Snapshot(t)); diff != "" {
+			t.Errorf("left:\n%s", diff)
+		}
+	})
+}
+
+func TestAttachGivesANameBack(t *testing.T) {
+	world.Run(t, func(t *testing.T, w *world.World) {
+		prepare(t)
+		n := create(t, "vpn")
+		path := fmt.Sprintf("/proc/self/fd/%d", n.Fd())
+		if _, err := netnsx.Attach("vpn", path); !errors.Is(err, os.ErrExist) {
+			t.Errorf("Attach to a name that is taken: %v; want ErrExist", err)
+		}
+		remove(t, "vpn")
+		again, err := netnsx.Attach("vpn", path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		again.Close()
+		checkID(t, "vpn", n.ID())
+		remove(t, "vpn")
+		for _, path := range []string{"/run/missing", "/proc/self/ns/uts", "/etc/hosts"} {
+			if _, err := netnsx.Attach("vpn", path); err == nil {
+				t.Errorf("Attach(%s) returned nil", path)
+			}
+		}
+		if _, err := os.Stat(netnsx.Path("vpn")); !errors.Is(err, os.ErrNotExist) {
+			t.Errorf("a failed Attach left the name: %v", err)
 		}
 	})
 }
