@@ -1,0 +1,272 @@
+package veth
+
+import (
+	"errors"
+	"fmt"
+	"net/netip"
+	"regexp"
+	"slices"
+	"strings"
+
+	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
+
+	"github.com/wgjail/wgjail/internal/netnsx"
+)
+
+// ensure makes everything be there, in an order in which nothing is open that is
+// not yet guarded. The caller holds the lock.
+func (v *Veth) ensure() error {
+	if err := v.table.ensure(); err != nil {
+		return err
+	}
+	if err := v.look(); err != nil {
+		return err
+	}
+	guards, err := v.guards()
+	if err != nil {
+		return err
+	}
+	if err := v.fixRules(v.pair.sides, guards); err != nil {
+		return err
+	}
+	if err := build(v.pieces()); err != nil {
+		return err
+	}
+	if err := v.remember(guards); err != nil {
+		return err
+	}
+	for i, v6 := range v.families() {
+		if err := v.switches.switchOn(v6, guards[i]); err != nil {
+			return err
+		}
+	}
+	for _, o := range v.forwards {
+		if err := v.put(o); err != nil {
+			return fmt.Errorf("forward %s: %w", o.ID, err)
+		}
+	}
+	return nil
+}
+
+// pieces are those of the pair, and that the host forwards what comes from it.
+func (v *Veth) pieces() []piece {
+	list := v.pair.pieces(v.services)
+	for _, v6 := range v.families() {
+		if v.switches.perLink(v6) {
+			list = append(list, sysctl(nil, switchOf(v6, v.names.link), "1"))
+		}
+	}
+	return list
+}
+
+// fixRules makes the fixed rules of each family be there, with guards for the
+// links that are switched on; nil stands for none.
+func (v *Veth) fixRules(sides []side, guards [][]string) error {
+	if v.known == nil {
+		v.known = make([]snapshot, len(v.books))
+	}
+	return v.eachBook(func(i int, _ rulebook) error {
+		var links []string
+		if guards != nil {
+			links = guards[i]
+		}
+		return v.set(i, v.names.fixed(sides[i], links, v.known[i]))
+	})
+}
+
+// guards returns, for each family, the links whose forwarding is this jail's
+// business. The tables have been looked at.
+func (v *Veth) guards() ([][]string, error) {
+	mine, others, err := switched(v.host, v.names)
+	if err != nil {
+		return nil, err
+	}
+	var lists [][]string
+	for i, v6 := range v.families() {
+		mine := append(mine[v6], v.names.guarded(v.known[i])...)
+		want, err := v.switches.wanted(v6, mine, others[v6])
+		if err != nil {
+			return nil, err
+		}
+		lists = append(lists, want)
+	}
+	return lists, nil
+}
+
+// guarded returns the links that the rules guard.
+func (n names) guarded(have snapshot) []string {
+	var links []string
+	for _, id := range n.ids(have["mangle"][n.chain("guard")]) {
+		if link, ok := strings.CutPrefix(id, "guard "); ok {
+			links = append(links, link)
+		}
+	}
+	return links
+}
+
+// byFamily has a list of links for IPv4 (false) and IPv6 (true).
+type byFamily map[bool][]string
+
+// switched returns the links whose forwarding was switched on for this jail, and
+// for other ones, as the aliases of the pairs' host ends say.
+func switched(h *netlink.Handle, n names) (mine, others byFamily, err error) {
+	links, err := whole(h.LinkList)
+	if err != nil {
+		return nil, nil, fmt.Errorf("list the host's links: %w", err)
+	}
+	mine, others = byFamily{}, byFamily{}
+	for _, l := range links {
+		a := l.Attrs()
+		switch {
+		case a.Name == n.link:
+			mine.parse(a.Alias)
+		case strings.HasPrefix(a.Name, linkPrefix):
+			others.parse(a.Alias)
+		}
+	}
+	return mine, others, nil
+}
+
+// parse reads an alias: "wgjail NAME forwards 4/LINK 6/LINK".
+func (b byFamily) parse(alias string) {
+	_, list, _ := strings.Cut(alias, " forwards ")
+	for _, word := range strings.Fields(list) {
+		if version, link, ok := strings.Cut(word, "/"); ok {
+			b[version == "6"] = append(b[version == "6"], link)
+		}
+	}
+}
+
+// maxAlias is the longest alias that the kernel takes (IFALIASZ).
+const maxAlias = 255
+
+// remember writes the alias. What does not fit in it is known from the guarding
+// rules alone.
+func (v *Veth) remember(guards [][]string) error {
+	alias := v.names.alias()
+	for i, v6 := range v.families() {
+		for _, link := range guards[i] {
+			if !strings.Contains(alias, " forwards") {
+				alias += " forwards"
+			}
+			word := " 4/" + link
+			if v6 {
+				word = " 6/" + link
+			}
+			if len(alias)+len(word) <= maxAlias {
+				alias += word
+			}
+		}
+	}
+	link, err := v.host.LinkByIndex(v.pair.outer.link.Attrs().Index)
+	if err != nil || link.Attrs().Alias == alias {
+		return err
+	}
+	return v.host.LinkSetAlias(link, alias)
+}
+
+// tearDown removes everything of the jail's, by its name: see Teardown. The
+// caller holds the lock.
+func (v *Veth) tearDown() error {
+	return tearDown(v.names, v.host, v.opts.Namespace)
+}
+
+// Teardown removes the pair of the jail called name, its rules, and whatever else
+// Open and Add have made, by whichever process. It needs nothing but the name, is
+// not surprised by anything that is missing, and goes on past errors. ns is the
+// jail's namespace, if it goes on without the pair; else nil.
+func Teardown(name string, ns *netnsx.Namespace) error {
+	host, err := openNetlink(nil, unix.NETLINK_ROUTE, unix.NETLINK_NETFILTER)
+	if err != nil {
+		return err
+	}
+	defer host.Close()
+	unlock, err := lock()
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	if err := tearDown(namesOf(name), host, ns); err != nil {
+		return fmt.Errorf("veth of jail %s: %w", name, err)
+	}
+	return nil
+}
+
+// tearDown does it in an order in which nothing is open that is not guarded any
+// more, and no client's packet is sent where it does not belong: redirection
+// ends, then the connections, then the pair; the rules that drop come last.
+func tearDown(n names, host *netlink.Handle, ns *netnsx.Namespace) error {
+	var errs []error
+	try := func(err error) {
+		if err != nil {
+			errs = append(errs, err)
+		}
+	}
+	books := everyBook()
+	have := make([]snapshot, len(books))
+	on := byFamily{}
+	var ends []netip.Addr
+	for i, book := range books {
+		var err error
+		if have[i], err = book.snapshot(); err != nil {
+			try(err)
+			continue
+		}
+		for _, link := range n.guarded(have[i]) {
+			on[book.v6] = append(on[book.v6], link)
+		}
+		ends = append(ends, n.innerEnds(have[i])...)
+		if script := n.teardown(have[i], "nat"); script != "" {
+			try(book.restore(script))
+		}
+	}
+	if len(ends) > 0 {
+		try(forget(host, func(flow *netlink.ConntrackFlow) bool { return slices.Contains(ends, addrOf(flow.Reverse.SrcIP)) }))
+	}
+	mine, others, err := switched(host, n)
+	try(err)
+	try(removePair(n, host))
+	switches := newForwarding(host)
+	for _, v6 := range []bool{false, true} {
+		off := slices.DeleteFunc(append(mine[v6], on[v6]...), func(link string) bool { return slices.Contains(others[v6], link) })
+		try(switches.switchOff(v6, off))
+	}
+	for i, book := range books {
+		if script := n.teardown(have[i], "filter", "mangle"); script != "" {
+			try(book.restore(script))
+		}
+	}
+	if ns != nil {
+		try(tearDownInside(ns))
+	}
+	return errors.Join(errs...)
+}
+
+// innerEnds returns the jail's ends of the pair that the rules are for.
+func (n names) innerEnds(have snapshot) (list []netip.Addr) {
+	for _, line := range have["mangle"][n.chain("in")] {
+		if m := destination.FindStringSubmatch(line); m != nil {
+			if p, err := netip.ParsePrefix(m[1]); err == nil {
+				list = append(list, p.Addr())
+			}
+		}
+	}
+	return list
+}
+
+var destination = regexp.MustCompile(` -d (\S+)`)
+
+// tearDownInside removes what the jail has of the pair besides the link.
+func tearDownInside(ns *netnsx.Namespace) error {
+	jail, err := openNetlink(ns, unix.NETLINK_ROUTE)
+	if err != nil {
+		return err
+	}
+	defer jail.Close()
+	table, err := openJailTable(ns.Fd(), nil, nil)
+	if err != nil {
+		return err
+	}
+	return errors.Join(removeRules(jail, func(netlink.Rule) bool { return true }), table.remove())
+}

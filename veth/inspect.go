@@ -1,0 +1,217 @@
+package veth
+
+import (
+	"fmt"
+	"slices"
+
+	"github.com/vishvananda/netlink"
+)
+
+// Counters are what has gone through a forward. Packets and bytes are counted in
+// the jail, by port there: forwards to one port count the same ones.
+type Counters struct {
+	Total      uint64 // connections, and UDP clients, that were redirected
+	Active     uint64 // of them, those that the host has in its connection table
+	PacketsIn  uint64 // from clients into the jail
+	BytesIn    uint64
+	PacketsOut uint64 // from the jail to clients
+	BytesOut   uint64
+}
+
+// A Report is what is known of a pair now.
+type Report struct {
+	Missing  []string            // parts that should be there, in words; none: it is whole
+	Forwards map[string]Counters // by ID
+}
+
+// Inspect looks at the pair of a jail, whichever processes use it, and changes
+// nothing. forwards are those that should be there.
+func Inspect(opts Options, forwards []Forward) (*Report, error) {
+	v, err := prepare(opts)
+	if err != nil {
+		return nil, err
+	}
+	defer v.closeHandles()
+	unlock, err := lock()
+	if err != nil {
+		return nil, err
+	}
+	defer unlock()
+	r, err := v.inspect(forwards)
+	if err != nil {
+		return nil, fmt.Errorf("veth of jail %s: %w", opts.Name, err)
+	}
+	return r, nil
+}
+
+// Inspect is what the function of that name returns for this process's forwards.
+func (v *Veth) Inspect() (r *Report, err error) {
+	err = v.locked(func() (err error) {
+		r, err = v.inspect(v.mine())
+		return err
+	})
+	return r, err
+}
+
+// mine returns this process's forwards.
+func (v *Veth) mine() (list []Forward) {
+	for _, o := range v.forwards {
+		list = append(list, o.Forward)
+	}
+	return list
+}
+
+func (v *Veth) inspect(forwards []Forward) (*Report, error) {
+	lacks, whole, err := v.examine(forwards)
+	if err != nil || !whole {
+		return &Report{Missing: lacks}, err
+	}
+	counters, err := v.count(forwards)
+	return &Report{lacks, counters}, err
+}
+
+// examine says what is not as it should be, and whether there is a pair.
+func (v *Veth) examine(forwards []Forward) (lacks []string, joined bool, err error) {
+	pair, err := findPair(v.names, v.opts.Namespace, v.host, v.jail)
+	if err != nil {
+		return nil, false, err
+	}
+	if pair == nil || pair.hasIPv6() != v.v6 {
+		return []string{"the pair of links " + v.names.link + " and " + innerLink}, false, nil
+	}
+	v.pair = pair
+	if err := v.openTable(pair.sides); err != nil {
+		return nil, false, err
+	}
+	if err := v.look(); err != nil {
+		return nil, false, err
+	}
+	lacks, err = v.lacks(forwards)
+	return lacks, true, err
+}
+
+// lacks says what is not as it should be.
+func (v *Veth) lacks(forwards []Forward) ([]string, error) {
+	rules, err := v.table.rules()
+	if err != nil {
+		return nil, err
+	}
+	indexes, err := v.table.indexes()
+	if err != nil {
+		return nil, err
+	}
+	list := slices.Concat(missing(v.pieces()), v.table.lacks(rules))
+	open := forwardIDs(rules)
+	for _, f := range forwards {
+		index, ok := indexes[f.ID]
+		if !ok || !slices.Contains(open, f.ID) {
+			list = append(list, fmt.Sprintf("forward %s in the jail", f.ID))
+			continue
+		}
+		list = append(list, missing(f.replyRules(v.jail, v.pair.sides, index))...)
+	}
+	guards, err := v.guards()
+	if err != nil {
+		return nil, err
+	}
+	for i, s := range v.pair.sides {
+		for _, name := range v.names.check(v.names.fixed(s, guards[i], v.known[i]), v.known[i]) {
+			list = append(list, fmt.Sprintf("%s (%s)", name, familyName(s.v6)))
+		}
+		if !v.switches.isOn(s.v6, guards[i]) {
+			list = append(list, "forwarding of the host's links, "+familyName(s.v6))
+		}
+		for _, f := range forwards {
+			for _, name := range v.names.check(v.names.forward(f, s), v.known[i]) {
+				list = append(list, fmt.Sprintf("%s (%s)", name, familyName(s.v6)))
+			}
+		}
+	}
+	return list, nil
+}
+
+// count reads the counters of forwards.
+func (v *Veth) count(forwards []Forward) (map[string]Counters, error) {
+	in, err := v.table.counts(setIn)
+	if err != nil {
+		return nil, err
+	}
+	out, err := v.table.counts(setOut)
+	if err != nil {
+		return nil, err
+	}
+	redirected, err := v.redirections()
+	if err != nil {
+		return nil, err
+	}
+	list := map[string]Counters{}
+	for _, f := range forwards {
+		a, b := in[f.ID], out[f.ID]
+		list[f.ID] = Counters{Total: redirected[f.ID], PacketsIn: a.Packets, BytesIn: a.Bytes, PacketsOut: b.Packets, BytesOut: b.Bytes}
+	}
+	return list, v.countActive(forwards, list)
+}
+
+type count struct{ Packets, Bytes uint64 }
+
+// counts returns the counters of a set, by forward.
+func (t *jailTable) counts(set string) (map[string]count, error) {
+	elements, err := t.elements(set)
+	if err != nil {
+		return nil, err
+	}
+	list := map[string]count{}
+	for _, e := range elements {
+		if e.Counter != nil {
+			list[e.Comment] = count{e.Counter.Packets, e.Counter.Bytes}
+		}
+	}
+	return list, nil
+}
+
+// redirections returns how many first packets each forward has redirected.
+func (v *Veth) redirections() (map[string]uint64, error) {
+	sums := map[string]uint64{}
+	for i, book := range v.books {
+		for name := range v.known[i]["nat"] {
+			if !v.names.isGroup(name) {
+				continue
+			}
+			lines, err := book.counters("nat", name)
+			if err != nil {
+				return nil, err
+			}
+			for _, line := range lines {
+				if id, ours := v.names.idOf(line); ours {
+					sums[id] += packets(line)
+				}
+			}
+		}
+	}
+	return sums, nil
+}
+
+// countActive adds how many entries of the connection table forwards have.
+func (v *Veth) countActive(forwards []Forward, list map[string]Counters) error {
+	for _, v6 := range v.families() {
+		flows, err := whole(func() ([]*netlink.ConntrackFlow, error) {
+			return v.host.ConntrackTableList(netlink.ConntrackTable, netlink.InetFamily(family(v6)))
+		})
+		if err != nil {
+			return fmt.Errorf("list the host's connection table: %w", err)
+		}
+		for _, flow := range flows {
+			if !isRedirected(flow, v.pair.sides) {
+				continue
+			}
+			for _, f := range forwards {
+				if f.asked(flow) {
+					c := list[f.ID]
+					c.Active++
+					list[f.ID] = c
+				}
+			}
+		}
+	}
+	return nil
+}

@@ -1,0 +1,148 @@
+package veth
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+
+	"github.com/google/nftables"
+	"github.com/google/nftables/binaryutil"
+	"github.com/google/nftables/userdata"
+	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
+)
+
+// add opens the forward in the jail and returns its index, the lower half of its
+// connections' mark. It keeps the one it has, or had: prefer, if that is not 0
+// and free.
+func (t *jailTable) add(f Forward, prefer uint16) (uint16, error) {
+	have, err := t.indexes()
+	if err != nil {
+		return 0, err
+	}
+	if index, ok := have[f.ID]; ok {
+		return index, nil
+	}
+	index, err := freeIndex(have, prefer)
+	if err != nil {
+		return 0, err
+	}
+	chain := &nftables.Chain{Name: "new", Table: innerNFT}
+	for _, r := range f.newRules(t.sides, index) {
+		t.conn.AddRule(&nftables.Rule{Table: innerNFT, Chain: chain, Exprs: r.exprs,
+			UserData: userdata.AppendString(nil, userdata.TypeComment, f.ID)})
+	}
+	element := []nftables.SetElement{{Key: native32(markBase | uint32(index)), Comment: f.ID}}
+	for _, name := range []string{setIn, setOut} {
+		if err := t.conn.SetAddElements(marks(name), element); err != nil {
+			return 0, err
+		}
+	}
+	return index, rulesError(t.conn.Flush())
+}
+
+// freeIndex returns an index that no forward has: 1 or more.
+func freeIndex(have map[string]uint16, prefer uint16) (uint16, error) {
+	used := make([]bool, maxIndex+1)
+	for _, i := range have {
+		used[i] = true
+	}
+	if prefer != 0 && !used[prefer] {
+		return prefer, nil
+	}
+	for i := 1; i <= maxIndex; i++ {
+		if !used[i] {
+			return uint16(i), nil
+		}
+	}
+	return 0, fmt.Errorf("more than %d forwards into one jail", maxIndex)
+}
+
+// indexes returns the index of each forward that is open.
+func (t *jailTable) indexes() (map[string]uint16, error) {
+	have := map[string]uint16{}
+	elements, err := t.elements(setIn)
+	for _, e := range elements {
+		have[e.Comment] = uint16(binaryutil.NativeEndian.Uint32(e.Key))
+	}
+	return have, err
+}
+
+func (t *jailTable) elements(set string) ([]nftables.SetElement, error) {
+	elements, err := t.conn.GetSetElements(marks(set))
+	return elements, rulesError(ignore(err, unix.ENOENT))
+}
+
+// remove closes the forwards with these IDs.
+func (t *jailTable) removeForwards(ids []string) error {
+	rules, err := t.rules()
+	if err != nil {
+		return err
+	}
+	have, err := t.indexes()
+	if err != nil {
+		return err
+	}
+	for _, r := range rules["new"] {
+		if slices.Contains(ids, ruleID(r)) {
+			if err := t.conn.DelRule(r); err != nil {
+				return err
+			}
+		}
+	}
+	var elements []nftables.SetElement
+	for _, id := range ids {
+		if index, ok := have[id]; ok {
+			elements = append(elements, nftables.SetElement{Key: native32(markBase | uint32(index))})
+		}
+	}
+	if len(elements) > 0 {
+		for _, name := range []string{setIn, setOut} {
+			if err := t.conn.SetDeleteElements(marks(name), elements); err != nil {
+				return err
+			}
+		}
+	}
+	return rulesError(t.conn.Flush())
+}
+
+// replyRule lets a UDP service answer clients that the jail has no route to: its
+// own socket is not marked, so that without it there would be no answer to mark.
+// It comes after all tables that have routes, and is for packets from the
+// forwarded ports only: those of other programs are refused at once, as before.
+func (f Forward) replyRule(v6 bool, index uint16) *netlink.Rule {
+	r := netlink.NewRule()
+	r.Family, r.Priority, r.Table = family(v6), replyPref+int(index), routeTab
+	r.IPProto, r.Sport = unix.IPPROTO_UDP, netlink.NewRulePortRange(f.Target, f.targetLast())
+	return r
+}
+
+// replyRules are those rules as pieces.
+func (f Forward) replyRules(h *netlink.Handle, sides []side, index uint16) []piece {
+	var list []piece
+	if f.Network == "udp" {
+		for _, s := range sides {
+			list = append(list, policyRule(h, fmt.Sprintf("rule for answers of forward %s, %s", f.ID, familyName(s.v6)), f.replyRule(s.v6, index)))
+		}
+	}
+	return list
+}
+
+// removeRules removes the routing rules that choose says, in both families.
+func removeRules(h *netlink.Handle, choose func(netlink.Rule) bool) error {
+	var errs []error
+	for _, v6 := range []bool{false, true} {
+		rules, err := policyRules(h, family(v6))
+		if err != nil {
+			errs = append(errs, err)
+			continue
+		}
+		for _, r := range rules {
+			if choose(r) {
+				r.Family = family(v6)
+				errs = append(errs, ignore(h.RuleDel(&r), unix.ENOENT))
+			}
+		}
+	}
+	return errors.Join(errs...)
+}

@@ -1,0 +1,279 @@
+package veth
+
+import (
+	"fmt"
+	"net/netip"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/google/nftables"
+	"github.com/google/nftables/binaryutil"
+	"github.com/google/nftables/userdata"
+)
+
+// The rules in the jail, in nft(8)'s words, for a pair whose jail's end is
+// 169.254.9.1, a tunnel with the address 10.64.0.2, and the forwards tcp 8080
+// and udp 53. IPv6 has the same rules with its own addresses and set of clients.
+// They are set over netlink in one transaction, before the pair is up.
+//
+//	table inet wgjail-veth {
+//	  set in { type mark; counter }        # of each forward, from the clients
+//	  set out { type mark; counter }       # and to them
+//	  set clients4 { type ipv4_addr . inet_service; size 65535; flags dynamic,timeout; timeout 1d; }
+//	  chain raw {                          # whose address is asked for where
+//	    type filter hook prerouting priority raw
+//	    iifname "host0" ip daddr 169.254.9.1 accept
+//	    iifname "host0" counter drop       # (1)
+//	    iifname != "lo" ip daddr 169.254.9.1 counter drop                  # (2)
+//	  }
+//	  chain arrive {
+//	    type filter hook prerouting priority mangle
+//	    iifname != "host0" accept
+//	    ct state new jump new
+//	    ct mark @in meta mark set ct mark accept                           # (3)
+//	    counter drop
+//	  }
+//	  chain new {                          # which ports are open: one or two rules a forward
+//	    tcp dport 8080 ct mark set 0x57470001
+//	    meta nfproto ipv4 meta l4proto udp udp dport 53 update @clients4 { ip saddr . udp dport } ct mark set 0x57470002
+//	  }
+//	  chain service {
+//	    type nat hook prerouting priority dstnat
+//	    iifname "host0" meta nfproto ipv4 dnat ip to 10.64.0.2             # (4)
+//	  }
+//	  chain answer {
+//	    type route hook output priority mangle
+//	    ct mark & 0xffff0000 == 0x57470000 meta mark set ct mark           # (5)
+//	  }
+//	  chain leave {
+//	    type filter hook postrouting priority filter
+//	    oifname "host0" ct mark @out accept                                # (6)
+//	    oifname "host0" counter drop
+//	    ip daddr . udp sport @clients4 counter drop                        # (7)
+//	  }
+//	}
+//
+//	(1) the host and the LAN reach no other address of the jail: not the
+//	    tunnel's (CVE-2019-14899), no broadcast, no multicast
+//	(2) the tunnel does not reach the pair's address, and so no connection of a
+//	    client whose address its other end pretends to have
+//	(3) the mark makes the way back a known one: rp_filter asks with it
+//	    (src_valid_mark), and accepted TCP sockets keep it (tcp_fwmark_accept)
+//	(4) the service sees itself addressed where it would answer from: a UDP
+//	    socket that is bound to no address answers from the one that the route to
+//	    the client has, the tunnel's. Services that listen at that address only
+//	    are reached as well
+//	(5) and answers take the way that the mark tells: the routing table 22343
+//	(6) nothing else leaves for the host: no new connection, whoever opens it and
+//	    whatever socket options and routes it has
+//	(7) a UDP service that speaks to a client again when the connection is long
+//	    forgotten would speak through the tunnel, and tell the provider the
+//	    client's address; TCP sockets have the mark
+
+const (
+	setIn  = "in"
+	setOut = "out"
+
+	// clientMemory is how long a UDP client is remembered, and maxClients how
+	// many are: when there are too many, new ones are not let in.
+	clientMemory = 24 * time.Hour
+	maxClients   = 65535
+)
+
+func clientSet(v6 bool) string {
+	if v6 {
+		return "clients6"
+	}
+	return "clients4"
+}
+
+// A jailChain is a chain of the table in the jail.
+type jailChain struct {
+	name  string
+	kind  nftables.ChainType // "": entered from other chains only
+	hook  *nftables.ChainHook
+	prio  *nftables.ChainPriority
+	rules []phrase
+}
+
+// jailChains returns the chains that a pair has whatever is forwarded. services
+// are the addresses of (4), one of each family; an invalid one stands for the
+// pair's own.
+func jailChains(sides []side, services []netip.Addr) []jailChain {
+	raw := jailChain{name: "raw", kind: nftables.ChainTypeFilter, hook: nftables.ChainHookPrerouting, prio: nftables.ChainPriorityRaw}
+	service := jailChain{name: "service", kind: nftables.ChainTypeNAT, hook: nftables.ChainHookPrerouting, prio: nftables.ChainPriorityNATDest}
+	leave := jailChain{name: "leave", kind: nftables.ChainTypeFilter, hook: nftables.ChainHookPostrouting, prio: nftables.ChainPriorityFilter, rules: []phrase{
+		say(toLink(innerLink), connectionMarkIn(setOut), accept()),
+		say(toLink(innerLink), counter(), drop()),
+	}}
+	for _, s := range sides {
+		raw.rules = append(raw.rules, say(fromLink(innerLink), toAddr(s.inner), accept()))
+	}
+	raw.rules = append(raw.rules, say(fromLink(innerLink), counter(), drop()))
+	for i, s := range sides {
+		raw.rules = append(raw.rules, say(notFromLink("lo"), toAddr(s.inner), counter(), drop()))
+		if services[i] != s.inner {
+			service.rules = append(service.rules, say(fromLink(innerLink), ofFamily(s.v6), redirectTo(services[i])))
+		}
+		leave.rules = append(leave.rules, say(toClient(s.v6), counter(), drop()))
+	}
+	return []jailChain{
+		{name: "new"},
+		raw,
+		{name: "arrive", kind: nftables.ChainTypeFilter, hook: nftables.ChainHookPrerouting, prio: nftables.ChainPriorityMangle, rules: []phrase{
+			say(notFromLink(innerLink), accept()),
+			say(newConnection(), jump("new")),
+			say(connectionMarkIn(setIn), markPacket(), accept()),
+			say(counter(), drop()),
+		}},
+		service,
+		{name: "answer", kind: nftables.ChainTypeRoute, hook: nftables.ChainHookOutput, prio: nftables.ChainPriorityMangle, rules: []phrase{
+			say(connectionMarked(), markPacket()),
+		}},
+		leave,
+	}
+}
+
+// newRules are the rules of the chain "new" for a forward.
+func (f Forward) newRules(sides []side, index uint16) []phrase {
+	mark := markConnection(markBase | uint32(index))
+	ports := toPorts(f.Network, f.Target, f.targetLast())
+	if f.Network == "tcp" {
+		return []phrase{say(ports, mark)}
+	}
+	var rules []phrase
+	for _, s := range sides {
+		rules = append(rules, say(ofFamily(s.v6), ports, rememberClient(s.v6), mark))
+	}
+	return rules
+}
+
+// A jailTable is the table in a jail's namespace.
+type jailTable struct {
+	conn  *nftables.Conn
+	sides []side
+	fixed []jailChain
+}
+
+func openJailTable(fd int, sides []side, services []netip.Addr) (*jailTable, error) {
+	conn, err := nftables.New(nftables.WithNetNSFd(fd))
+	if err != nil {
+		return nil, err
+	}
+	return &jailTable{conn, sides, jailChains(sides, services)}, nil
+}
+
+var innerNFT = &nftables.Table{Family: nftables.TableFamilyINet, Name: innerTable}
+
+func marks(name string) *nftables.Set {
+	return &nftables.Set{Table: innerNFT, Name: name, KeyType: nftables.TypeMark, KeyByteOrder: binaryutil.NativeEndian, Counter: true}
+}
+
+func clients(v6 bool) *nftables.Set {
+	addr := nftables.TypeIPAddr
+	if v6 {
+		addr = nftables.TypeIP6Addr
+	}
+	return &nftables.Set{Table: innerNFT, Name: clientSet(v6), KeyType: nftables.MustConcatSetType(addr, nftables.TypeInetService),
+		Concatenation: true, Dynamic: true, HasTimeout: true, Timeout: clientMemory, Size: maxClients}
+}
+
+// ensure makes the table, or puts back those of its chains that have been
+// changed. Forwards are left as they are.
+func (t *jailTable) ensure() error {
+	have, err := t.rules()
+	if err != nil {
+		return err
+	}
+	if len(t.lacks(have)) == 0 {
+		return nil
+	}
+	c := t.conn
+	c.AddTable(innerNFT)
+	sets := []*nftables.Set{marks(setIn), marks(setOut)}
+	for _, s := range t.sides {
+		sets = append(sets, clients(s.v6))
+	}
+	for _, set := range sets {
+		if err := c.AddSet(set, nil); err != nil {
+			return err
+		}
+	}
+	for _, chain := range t.fixed {
+		at := c.AddChain(&nftables.Chain{Name: chain.name, Table: innerNFT, Type: chain.kind, Hooknum: chain.hook, Priority: chain.prio})
+		if chain.hook == nil {
+			continue // its rules are forwards
+		}
+		if len(have[chain.name]) > 0 {
+			c.FlushChain(at)
+		}
+		for _, r := range chain.rules {
+			c.AddRule(&nftables.Rule{Table: innerNFT, Chain: at, Exprs: r.exprs})
+		}
+	}
+	return rulesError(c.Flush())
+}
+
+// rules returns the rules of each chain; a chain that is not there has no entry.
+func (t *jailTable) rules() (map[string][]*nftables.Rule, error) {
+	chains, err := t.conn.ListChainsOfTableFamily(nftables.TableFamilyINet)
+	if err != nil {
+		return nil, rulesError(err)
+	}
+	have := map[string][]*nftables.Rule{}
+	for _, chain := range chains {
+		if chain.Table.Name != innerTable {
+			continue
+		}
+		rules, err := t.conn.GetRules(innerNFT, chain)
+		if err != nil {
+			return nil, rulesError(err)
+		}
+		have[chain.Name] = rules
+	}
+	return have, nil
+}
+
+// lacks names the chains that are not as they should be. It counts rules: those
+// who can change one could also change this process's view.
+func (t *jailTable) lacks(have map[string][]*nftables.Rule) []string {
+	var list []string
+	for _, chain := range t.fixed {
+		rules, exists := have[chain.name]
+		if !exists || chain.hook != nil && len(rules) != len(chain.rules) {
+			list = append(list, fmt.Sprintf("chain %s of table %s in the jail", chain.name, innerTable))
+		}
+	}
+	return list
+}
+
+// remove removes the table.
+func (t *jailTable) remove() error {
+	t.conn.AddTable(innerNFT) // so that there is one to remove
+	t.conn.DelTable(innerNFT)
+	return rulesError(t.conn.Flush())
+}
+
+func rulesError(err error) error {
+	if err != nil {
+		return fmt.Errorf("firewall rules in the jail: %w", err)
+	}
+	return nil
+}
+
+// ruleID returns the ID of the forward that a rule is for.
+func ruleID(r *nftables.Rule) string {
+	id, _ := userdata.GetString(r.UserData, userdata.TypeComment)
+	return strings.TrimRight(id, "\x00")
+}
+
+// forwardIDs returns the IDs of the forwards in the table.
+func forwardIDs(have map[string][]*nftables.Rule) []string {
+	var list []string
+	for _, r := range have["new"] {
+		list = append(list, ruleID(r))
+	}
+	slices.Sort(list)
+	return slices.Compact(list)
+}

@@ -1,0 +1,266 @@
+package veth_test
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"net/netip"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/wgjail/wgjail/internal/world"
+	"github.com/wgjail/wgjail/veth"
+)
+
+func TestMain(m *testing.M) { world.Main(m) }
+
+// A lab is a host between a LAN and the internet, with a jail whose tunnel leads
+// to an exit. The tunnel is a link without address resolution, like WireGuard's.
+//
+//	lan eth0 ─── lan0 host wan0 ─── eth0 inet        jail vpn ─── vpn exit
+type lab struct {
+	w                             *world.World
+	host, lan, inet, jail, exit   *world.Node
+	opts                          veth.Options
+	hostLAN4, hostLAN6, lan4, lan6 string
+}
+
+const (
+	tunnel4, tunnel6 = "10.64.0.2", "fd64::2"
+	exit4, exit6     = "10.64.0.1", "fd64::1"
+	inet4, inet6     = "198.51.100.1", "2001:db8:100::1"
+)
+
+// newLab makes a lab whose tunnel has these addresses: tunnel4, tunnel6, or one
+// of them. The tunnel has the default routes of their families.
+func newLab(t *testing.T, w *world.World, tunnel ...string) *lab {
+	t.Helper()
+	l := &lab{w: w, host: w.Host, hostLAN4: "192.168.50.1", hostLAN6: "2001:db8:50::1", lan4: "192.168.50.2", lan6: "2001:db8:50::2"}
+	l.lan, l.inet, l.exit = w.Namespace(t, "lan"), w.Namespace(t, "inet"), w.Namespace(t, "exit")
+	w.Link(t, l.host.End("lan0", l.hostLAN4+"/24", l.hostLAN6+"/64"), l.lan.End("eth0", l.lan4+"/24", l.lan6+"/64"))
+	w.Link(t, l.host.End("wan0", "198.51.100.2/24", "2001:db8:100::2/64"), l.inet.End("eth0", inet4+"/24", inet6+"/64"))
+	for _, via := range []string{inet4, inet6} {
+		l.host.Route(t, "default", via)
+	}
+	for _, via := range []string{l.hostLAN4, l.hostLAN6} {
+		l.lan.Route(t, "default", via)
+	}
+	for _, via := range []string{"198.51.100.2", "2001:db8:100::2"} {
+		l.inet.Route(t, "default", via)
+	}
+	l.jail = l.newJail(t, "vpn", tunnel...)
+	l.opts = options("vpn", l.jail, tunnel...)
+	return l
+}
+
+func options(name string, jail *world.Node, tunnel ...string) veth.Options {
+	opts := veth.Options{Name: name, Namespace: jail.Namespace, Log: slog.New(slog.DiscardHandler)}
+	for _, a := range tunnel {
+		addr := netip.MustParseAddr(a)
+		opts.TunnelAddrs = append(opts.TunnelAddrs, netip.PrefixFrom(addr, addr.BitLen()))
+	}
+	return opts
+}
+
+// newJail makes a namespace as package jail does: its switches, lo and a tunnel.
+func (l *lab) newJail(t *testing.T, name string, tunnel ...string) *world.Node {
+	t.Helper()
+	jail := l.w.Namespace(t, name)
+	for _, s := range []string{"rp_filter=1", "arp_ignore=2", "accept_redirects=0", "forwarding=0"} {
+		setting, value, _ := strings.Cut(s, "=")
+		for _, which := range []string{"all", "default"} {
+			sysctl(t, jail, "net/ipv4/conf/"+which+"/"+setting, value)
+		}
+	}
+	for _, which := range []string{"all", "default"} {
+		sysctl(t, jail, "net/ipv6/conf/"+which+"/accept_ra", "0")
+		sysctl(t, jail, "net/ipv6/conf/"+which+"/accept_redirects", "0")
+	}
+	inside, outside := jail.End("vpn"), l.exit.End("vpn"+name, exit4+"/32", exit6+"/128")
+	l.w.Link(t, inside, outside)
+	for _, e := range []world.End{inside, outside} {
+		e.Node.Run(t, "ip", "link", "set", e.Name, "down")
+		e.Node.Run(t, "ip", "link", "set", e.Name, "address", "02:00:00:00:00:01", "arp", "off")
+		sysctl(t, e.Node, "net/ipv6/conf/"+e.Name+"/addr_gen_mode", "1")
+		e.Node.Run(t, "ip", "link", "set", e.Name, "up")
+	}
+	for _, a := range tunnel {
+		addr := netip.MustParseAddr(a)
+		flag := "-4"
+		if addr.Is6() {
+			flag = "-6"
+		}
+		jail.Run(t, "ip", flag, "addr", "add", fmt.Sprintf("%s/%d", a, addr.BitLen()), "dev", "vpn")
+		jail.Run(t, "ip", flag, "route", "add", "default", "dev", "vpn")
+		l.exit.Run(t, "ip", flag, "route", "replace", a, "dev", "vpn"+name)
+	}
+	if len(tunnel) == 1 && strings.Contains(tunnel[0], ".") {
+		sysctl(t, jail, "net/ipv6/conf/vpn/disable_ipv6", "1")
+	}
+	return jail
+}
+
+func sysctl(t *testing.T, n *world.Node, name, value string) {
+	t.Helper()
+	if err := n.Sysctl(name, value); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// open joins the lab's jail to its host; the pair goes away with the test.
+func (l *lab) open(t *testing.T) *veth.Veth {
+	t.Helper()
+	v, err := veth.Open(l.opts)
+	if err != nil {
+		t.Fatalf("Open: %v", err)
+	}
+	t.Cleanup(func() {
+		if err := v.Close(); err != nil {
+			t.Errorf("Close: %v", err)
+		}
+	})
+	return v
+}
+
+func add(t *testing.T, v *veth.Veth, list ...veth.Forward) {
+	t.Helper()
+	for _, f := range list {
+		if err := v.Add(f); err != nil {
+			t.Fatalf("Add %s: %v", f.ID, err)
+		}
+	}
+}
+
+// tcp and udp are forwards of one port to the same one.
+func tcp(port uint16) veth.Forward {
+	return veth.Forward{ID: fmt.Sprintf("tcp-%d", port), Network: "tcp", First: port, Last: port, Target: port}
+}
+
+func udp(port uint16) veth.Forward {
+	f := tcp(port)
+	f.ID, f.Network = fmt.Sprintf("udp-%d", port), "udp"
+	return f
+}
+
+// serve serves a port of the node on all addresses, or at addr: it says who, where
+// it is, who the client is, and what it sent.
+func serve(t *testing.T, n *world.Node, who, network, addr string) {
+	t.Helper()
+	if network == "tcp" {
+		ln, err := n.Listen("tcp", addr)
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { ln.Close() })
+		go serveTCP(ln, who)
+		return
+	}
+	c, err := n.ListenPacket("udp", addr)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { c.Close() })
+	go serveUDP(c, who)
+}
+
+func serveTCP(ln net.Listener, who string) {
+	for {
+		c, err := ln.Accept()
+		if err != nil {
+			return
+		}
+		go func() {
+			defer c.Close()
+			buf := make([]byte, 1<<16)
+			for {
+				n, err := c.Read(buf)
+				if err != nil {
+					return
+				}
+				fmt.Fprintf(c, "%s %s %s\n", who, unmapped(c.RemoteAddr()), buf[:n])
+			}
+		}()
+	}
+}
+
+func serveUDP(c net.PacketConn, who string) {
+	buf := make([]byte, 1<<16)
+	for {
+		n, from, err := c.ReadFrom(buf)
+		if err != nil {
+			return
+		}
+		c.WriteTo(fmt.Appendf(nil, "%s %s %s\n", who, unmapped(from), buf[:n]), from)
+	}
+}
+
+// unmapped is the address alone.
+func unmapped(a net.Addr) string {
+	ap, _ := netip.ParseAddrPort(a.String())
+	return ap.Addr().Unmap().String()
+}
+
+// quick is how long something may take that should not happen; patience how long
+// something may that should.
+const (
+	quick    = 300 * time.Millisecond
+	patience = 5 * time.Second
+)
+
+// ask sends "hello" and returns who answered and which client it saw.
+func ask(n *world.Node, network, addr string, timeout time.Duration) (string, error) {
+	var c net.Conn
+	err := n.Do(func() (err error) {
+		c, err = net.DialTimeout(network, addr, timeout)
+		return err
+	})
+	if err != nil {
+		return "", err
+	}
+	defer c.Close()
+	return talk(c, timeout)
+}
+
+func talk(c net.Conn, timeout time.Duration) (string, error) {
+	c.SetDeadline(time.Now().Add(timeout))
+	if _, err := io.WriteString(c, "hello"); err != nil {
+		return "", err
+	}
+	buf := make([]byte, 1<<16)
+	k, err := c.Read(buf)
+	if err != nil {
+		return "", err
+	}
+	return strings.TrimSuffix(strings.TrimSpace(string(buf[:k])), " hello"), nil
+}
+
+// expect asks and wants this answer: "who client".
+func expect(n *world.Node, network, addr, want string) error {
+	got, err := ask(n, network, addr, patience)
+	if err != nil {
+		return fmt.Errorf("%s asks %s %s: %w", n.Name, network, addr, err)
+	}
+	if got != want {
+		return fmt.Errorf("%s asks %s %s: answered by %q, want %q", n.Name, network, addr, got, want)
+	}
+	return nil
+}
+
+// expectNone asks and wants no answer.
+func expectNone(n *world.Node, network, addr string) error {
+	got, err := ask(n, network, addr, quick)
+	if err == nil {
+		return fmt.Errorf("%s asks %s %s: answered by %q", n.Name, network, addr, got)
+	}
+	return nil
+}
+
+func must(t *testing.T, errs ...error) {
+	t.Helper()
+	if err := errors.Join(errs...); err != nil {
+		t.Error(err)
+	}
+}

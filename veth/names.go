@@ -1,0 +1,63 @@
+package veth
+
+import (
+	"crypto/sha256"
+	"encoding/hex"
+	"fmt"
+	"strings"
+)
+
+// What is the same for all jails. None of it may ever change: a later version
+// must find what an earlier one made.
+const (
+	linkPrefix  = "wgjv"    // of the host's ends; a rule matches them all
+	chainPrefix = "WGJAIL-" // of the host's chains
+
+	// In a jail there is only one pair, so its names need not differ.
+	innerLink  = "host0"
+	innerTable = "wgjail-veth" // of nf_tables
+
+	markBase  = 0x57470000 // of forwarded connections; the lower half tells which forward
+	markMask  = 0xffff0000
+	maxIndex  = 0xffff
+	routeTab  = 22343 // 0x5747: the routing table of marked packets
+	rulePref  = 100   // before the table main
+	replyPref = 40000 // after the tables main and default
+)
+
+// names are what the kernel shows of one jail's pair on the host.
+type names struct {
+	jail   string
+	link   string // 14 characters; an interface may have 15
+	chains string // 18 characters; a chain may have 28
+}
+
+// namesOf is the one place where names of the kernel's objects come from.
+func namesOf(jail string) names {
+	sum := sha256.Sum256([]byte("wgjail veth\x00" + jail))
+	h := hex.EncodeToString(sum[:5])
+	return names{jail, linkPrefix + h, chainPrefix + h + "-"}
+}
+
+// chain returns the name of one of the jail's chains on the host.
+func (n names) chain(suffix string) string { return n.chains + suffix }
+
+// alias begins the host end's alias (see ip-link(8)), which tells people what
+// it is, and wgjail that it is its own.
+func (n names) alias() string { return "wgjail " + n.jail }
+
+// comment is what rules carry, to be told apart. Without an ID it is that of
+// the jump into a chain.
+func (n names) comment(id string) string {
+	return strings.TrimSpace("wgjail " + n.jail + " " + id)
+}
+
+// checkID reports whether id can be part of a comment. The space keeps a
+// forward from being taken for one of the fixed rules, whose IDs have one.
+func checkID(id string) error {
+	const letters = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789.:_-"
+	if id == "" || len(id) > 128 || strings.Trim(id, letters) != "" {
+		return fmt.Errorf("forward %q: not an ID", id)
+	}
+	return nil
+}

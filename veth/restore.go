@@ -1,0 +1,273 @@
+package veth
+
+import (
+	"fmt"
+	"maps"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+)
+
+// A snapshot is what the tables hold: table, chain, and its rules in the form
+// "-A CHAIN …". It has all of the jail's own chains, and of the others those
+// that rules may lead from (entryChains).
+type snapshot map[string]map[string][]string
+
+// tables are the tables that have rules of ours, in the order in which those
+// are set: what drops comes before what redirects.
+var tables = []string{"mangle", "filter", "nat"}
+
+// entryChains are the chains of others in which ours may be entered.
+var entryChains = map[string][]string{
+	"mangle": {"PREROUTING", "FORWARD"},
+	"filter": {"FORWARD", "DOCKER-USER"},
+	"nat":    {"PREROUTING", "OUTPUT", "POSTROUTING"},
+}
+
+var commentText = regexp.MustCompile(`--comment "([^"]*)"`)
+
+// idOf returns the ID in a rule's comment, and whether the rule is the jail's.
+func (n names) idOf(line string) (id string, ours bool) {
+	m := commentText.FindStringSubmatch(line)
+	if m == nil {
+		return "", false
+	}
+	if m[1] == n.comment("") {
+		return "", true
+	}
+	return strings.CutPrefix(m[1], n.comment("")+" ")
+}
+
+// ids returns the IDs of the jail's rules in a chain.
+func (n names) ids(lines []string) []string {
+	var list []string
+	for _, line := range lines {
+		if id, ours := n.idOf(line); ours {
+			list = append(list, id)
+		}
+	}
+	return list
+}
+
+// enters counts the rules among lines that lead into the chain called name.
+func (n names) enters(lines []string, name string) int {
+	count := 0
+	for _, line := range lines {
+		if _, ours := n.idOf(line); ours && target(line) == name {
+			count++
+		}
+	}
+	return count
+}
+
+// target returns the target of a rule.
+func target(line string) string {
+	_, after, _ := strings.Cut(line, " -j ")
+	name, _, _ := strings.Cut(after, " ")
+	return name
+}
+
+// A script is input for iptables-restore --noflush: all of it takes effect or,
+// within a table, none.
+type script struct {
+	n     names
+	lines map[string][]string // by table
+}
+
+func (s *script) add(table, format string, args ...any) {
+	if s.lines == nil {
+		s.lines = map[string][]string{}
+	}
+	s.lines[table] = append(s.lines[table], fmt.Sprintf(format, args...))
+}
+
+// text returns the input, with the tables in the given order, or "".
+func (s *script) text(order []string) string {
+	var b strings.Builder
+	for _, table := range order {
+		if len(s.lines[table]) > 0 {
+			fmt.Fprintf(&b, "*%s\n%s\nCOMMIT\n", table, strings.Join(s.lines[table], "\n"))
+		}
+	}
+	return b.String()
+}
+
+// setup returns the input that turns have into want, or "" if it is so already.
+// Chains and rules that are there are left alone, with their counters.
+func (n names) setup(want []chain, have snapshot) string {
+	s := &script{n: n}
+	for _, c := range want {
+		if n.incomplete(c, have) {
+			s.add(c.table, ":%s - [0:0]", c.name) // makes it, or empties it
+		}
+	}
+	for _, c := range want {
+		there := n.ids(have[c.table][c.name])
+		if n.incomplete(c, have) {
+			there = nil
+		}
+		for _, r := range c.rules {
+			if !slices.Contains(there, r.id) {
+				s.add(c.table, "-A %s %s", c.name, r.spec(n))
+			}
+		}
+		for _, e := range c.entries {
+			lines, exists := have[c.table][e.chain]
+			if !exists && e.optional || n.enters(lines, c.name) > 0 {
+				continue
+			}
+			s.add(c.table, "-I %s 1 %s", e.chain, rule{"", e.match, c.name}.spec(n))
+		}
+	}
+	return s.text(tables)
+}
+
+// note changes have as the input of setup changes the tables.
+func (n names) note(want []chain, have snapshot) {
+	for _, c := range want {
+		if have[c.table] == nil {
+			have[c.table] = map[string][]string{}
+		}
+		chains := have[c.table]
+		if n.incomplete(c, have) {
+			chains[c.name] = nil
+		}
+		for _, r := range c.rules {
+			if !slices.Contains(n.ids(chains[c.name]), r.id) {
+				chains[c.name] = append(chains[c.name], fmt.Sprintf("-A %s %s", c.name, r.spec(n)))
+			}
+		}
+		for _, e := range c.entries {
+			if lines, exists := chains[e.chain]; (exists || !e.optional) && n.enters(lines, c.name) == 0 {
+				chains[e.chain] = append([]string{fmt.Sprintf("-A %s %s", e.chain, rule{"", e.match, c.name}.spec(n))}, lines...)
+			}
+		}
+	}
+}
+
+// incomplete reports whether the chain must be made, or made anew: only a chain
+// whose rules are all known may be emptied.
+func (n names) incomplete(c chain, have snapshot) bool {
+	lines, exists := have[c.table][c.name]
+	if !exists || c.open {
+		return !exists
+	}
+	var want []string
+	for _, r := range c.rules {
+		want = append(want, r.id)
+	}
+	return len(lines) != len(want) || !slices.Equal(n.ids(lines), want)
+}
+
+// check says what have lacks of want.
+func (n names) check(want []chain, have snapshot) []string {
+	var lacks []string
+	for _, c := range want {
+		lines, exists := have[c.table][c.name]
+		if !exists {
+			lacks = append(lacks, fmt.Sprintf("chain %s of table %s", c.name, c.table))
+			continue
+		}
+		for _, r := range c.rules {
+			if !slices.Contains(n.ids(lines), r.id) {
+				lacks = append(lacks, fmt.Sprintf("rule %q in chain %s of table %s", r.id, c.name, c.table))
+			}
+		}
+		if !c.open && n.incomplete(c, have) {
+			lacks = append(lacks, fmt.Sprintf("the order of chain %s of table %s", c.name, c.table))
+		}
+		for _, e := range c.entries {
+			if l, exists := have[c.table][e.chain]; n.enters(l, c.name) == 0 && (exists || !e.optional) {
+				lacks = append(lacks, fmt.Sprintf("the way from chain %s to %s in table %s", e.chain, c.name, c.table))
+			}
+		}
+	}
+	return lacks
+}
+
+// teardown returns the input that removes all that is the jail's from some
+// tables, or "".
+func (n names) teardown(have snapshot, from ...string) string {
+	s := &script{n: n}
+	for _, table := range from {
+		chains := have[table]
+		names := slices.Sorted(maps.Keys(chains))
+		for _, name := range names {
+			for _, line := range chains[name] {
+				if _, ours := n.idOf(line); ours && !strings.HasPrefix(name, n.chains) {
+					s.add(table, "%s", strings.Replace(line, "-A ", "-D ", 1))
+				}
+			}
+		}
+		for _, verb := range []string{"-F", "-X"} { // they lead into each other
+			for _, name := range names {
+				if strings.HasPrefix(name, n.chains) {
+					s.add(table, "%s %s", verb, name)
+				}
+			}
+		}
+	}
+	return s.text(from)
+}
+
+// forget returns the input that removes the forwards with these IDs. A list of
+// clients that no forward uses any more goes with the last one.
+func (n names) forget(ids []string, have snapshot) string {
+	s := &script{n: n}
+	nat := have["nat"]
+	var empty []string
+	for _, name := range slices.Sorted(maps.Keys(nat)) {
+		if !strings.HasPrefix(name, n.chains) {
+			continue
+		}
+		left := len(nat[name])
+		for _, line := range nat[name] {
+			if id, ours := n.idOf(line); ours && slices.Contains(ids, id) {
+				s.add("nat", "%s", strings.Replace(line, "-A ", "-D ", 1))
+				left--
+			}
+		}
+		if left == 0 && n.isGroup(name) {
+			empty = append(empty, name)
+		}
+	}
+	for _, line := range nat[n.chain("allow")] {
+		if slices.Contains(empty, target(line)) {
+			s.add("nat", "%s", strings.Replace(line, "-A ", "-D ", 1))
+		}
+	}
+	for _, name := range empty {
+		s.add("nat", "-F %s", name)
+		s.add("nat", "-X %s", name)
+	}
+	return s.text(tables)
+}
+
+// isGroup reports whether the chain holds the forwards of one list of clients.
+func (n names) isGroup(name string) bool { return strings.HasPrefix(name, n.chain("d")) }
+
+// forwards returns the IDs of the forwards in the tables.
+func (n names) forwards(have snapshot) []string {
+	var list []string
+	for name, lines := range have["nat"] {
+		if n.isGroup(name) {
+			list = append(list, n.ids(lines)...)
+		}
+	}
+	slices.Sort(list)
+	return slices.Compact(list)
+}
+
+// counted is "-c PACKETS BYTES" in a listing.
+var counted = regexp.MustCompile(` -c (\d+) (\d+)`)
+
+// packets returns how many packets a listed rule has matched.
+func packets(line string) uint64 {
+	m := counted.FindStringSubmatch(line)
+	if m == nil {
+		return 0
+	}
+	n, _ := strconv.ParseUint(m[1], 10, 64)
+	return n
+}

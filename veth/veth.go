@@ -1,0 +1,276 @@
+package veth
+
+import (
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/netip"
+	"slices"
+	"sync"
+
+	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
+
+	"github.com/wgjail/wgjail/internal/netnsx"
+)
+
+// Options say which jail is joined to the host.
+type Options struct {
+	Name      string            // the jail's: everything in the kernel is named after it
+	Namespace *netnsx.Namespace // the jail's; it must stay open
+
+	// TunnelAddrs are the addresses of the jail's tunnel. Services see themselves
+	// addressed at the first one of each family. Avoid are further networks that
+	// the pair's addresses must not be in: DNS servers and what the tunnel routes.
+	// Default routes among them do not count.
+	TunnelAddrs []netip.Prefix
+	Avoid       []netip.Prefix
+
+	Log *slog.Logger // nil is silent
+}
+
+// A Veth is one process's hold on the pair of a jail. Several processes may have
+// one: the pair lasts as long as there is a forward of any of them. It is safe
+// for concurrent use.
+type Veth struct {
+	opts     Options
+	log      *slog.Logger
+	names    names
+	host     *netlink.Handle // of the host's namespace
+	jail     *netlink.Handle
+	v6       bool
+	books    []rulebook // by family, as sides
+	pair     *pair
+	services []netip.Addr // by family
+	table    *jailTable
+	switches forwarding
+
+	mu       sync.Mutex // before the lock on lockPath
+	forwards []*own     // in the order of Add
+	known    []snapshot // by family: what the tables held when this process last looked; nil: look
+}
+
+// own is a forward of this process.
+type own struct {
+	Forward
+	index uint16
+}
+
+// Open joins the jail to the host, or finds that it is. It must be called, as
+// all functions of this package, in the host's namespace. Nothing is redirected
+// yet.
+//
+// The error is ErrNoIPTables if the host has no iptables, and a *BlockedError if
+// somebody else's firewall would drop what is redirected; both have a hint.
+func Open(opts Options) (*Veth, error) {
+	v, err := prepare(opts)
+	if err != nil {
+		return nil, err
+	}
+	unlock, err := lock()
+	if err == nil {
+		err = v.join()
+		unlock()
+	}
+	if err != nil {
+		v.closeHandles()
+		return nil, fmt.Errorf("veth of jail %s: %w", opts.Name, err)
+	}
+	return v, nil
+}
+
+// prepare does what changes nothing.
+func prepare(opts Options) (*Veth, error) {
+	v := &Veth{opts: opts, log: opts.Log, names: namesOf(opts.Name)}
+	if v.log == nil {
+		v.log = slog.New(slog.DiscardHandler)
+	}
+	var err error
+	if v.books, v.v6, err = openBooks(v.log); err != nil {
+		return nil, err
+	}
+	if v.host, err = openNetlink(nil, unix.NETLINK_ROUTE, unix.NETLINK_NETFILTER); err != nil {
+		return nil, err
+	}
+	if v.jail, err = openNetlink(opts.Namespace, unix.NETLINK_ROUTE, unix.NETLINK_NETFILTER); err != nil {
+		v.host.Close()
+		return nil, err
+	}
+	v.switches = newForwarding(v.host)
+	return v, nil
+}
+
+func (v *Veth) closeHandles() {
+	v.host.Close()
+	v.jail.Close()
+}
+
+// openBooks opens the iptables of each family that the host has. A host whose
+// IPv6 is off, or has no rules for it, is redirected for IPv4 only: IPv6 clients
+// reach the caller's socket.
+func openBooks(log *slog.Logger) (books []rulebook, v6 bool, err error) {
+	variant, err := chooseVariant()
+	if err != nil {
+		return nil, false, err
+	}
+	v4, err := variant.open(false)
+	if err != nil {
+		return nil, false, err
+	}
+	books = []rulebook{v4}
+	if off, err := readSysctl("ipv6/conf/all/disable_ipv6"); err != nil || off != "0" {
+		return books, false, nil
+	}
+	six, err := variant.open(true)
+	if err == nil {
+		_, err = six.snapshot()
+	}
+	if err != nil {
+		log.Warn("no IPv6 rules on this host: IPv6 clients are not redirected", "error", err)
+		return books, false, nil
+	}
+	return append(books, six), true, nil
+}
+
+// join makes the pair, or finds it. What drops is in place before the pair is
+// up. The caller holds the lock.
+func (v *Veth) join() (err error) {
+	if v.pair, err = findPair(v.names, v.opts.Namespace, v.host, v.jail); err != nil {
+		return err
+	}
+	fresh := v.pair == nil || v.pair.hasIPv6() != v.v6
+	if fresh {
+		err = v.makeAnew()
+	} else {
+		err = v.openTable(v.pair.sides)
+	}
+	if err == nil {
+		err = v.ensure()
+	}
+	if err == nil {
+		err = v.blocked()
+	}
+	if err != nil && fresh {
+		return errors.Join(err, v.tearDown())
+	}
+	return err
+}
+
+// makeAnew removes what there may be of an earlier pair, chooses addresses, and
+// makes the pair with its fixed rules; ensure does the rest.
+func (v *Veth) makeAnew() error {
+	if err := v.tearDown(); err != nil {
+		return err
+	}
+	v.known = nil
+	sides, err := v.chooseSides()
+	if err != nil {
+		return err
+	}
+	if err := v.openTable(sides); err != nil {
+		return err
+	}
+	if err := v.table.ensure(); err != nil {
+		return err
+	}
+	if err := v.fixRules(sides, nil); err != nil {
+		return err
+	}
+	v.pair, err = makePair(v.names, v.opts.Namespace, v.host, v.jail, sides)
+	return err
+}
+
+// chooseSides finds free addresses for a new pair.
+func (v *Veth) chooseSides() ([]side, error) {
+	taken, err := takenOnHost(v.host)
+	if err != nil {
+		return nil, err
+	}
+	for _, p := range slices.Concat(v.opts.TunnelAddrs, v.opts.Avoid) {
+		if !isDefault(p) {
+			taken = append(taken, p.Masked())
+		}
+	}
+	var sides []side
+	for _, v6 := range v.families() {
+		s, err := chooseSide(v.opts.Name, v6, taken)
+		if err != nil {
+			return nil, err
+		}
+		sides = append(sides, s)
+	}
+	return sides, nil
+}
+
+// openTable settles which addresses services answer from, and opens the jail's
+// table.
+func (v *Veth) openTable(sides []side) (err error) {
+	v.services = nil
+	for _, s := range sides {
+		at := s.inner
+		for _, a := range v.opts.TunnelAddrs {
+			if a.Addr().Is6() == s.v6 {
+				at = a.Addr()
+				break
+			}
+		}
+		v.services = append(v.services, at)
+	}
+	v.table, err = openJailTable(v.opts.Namespace.Fd(), sides, v.services)
+	return err
+}
+
+// families are those that the pair has: IPv4 first.
+func (v *Veth) families() []bool { return []bool{false, true}[:len(v.books)] }
+
+// eachBook calls fn for each family's iptables, at the same time.
+func (v *Veth) eachBook(fn func(i int, book rulebook) error) error {
+	errs := make([]error, len(v.books))
+	var wg sync.WaitGroup
+	for i, book := range v.books {
+		wg.Go(func() { errs[i] = fn(i, book) })
+	}
+	wg.Wait()
+	return errors.Join(errs...)
+}
+
+// look reads the tables of each family.
+func (v *Veth) look() error {
+	v.known = make([]snapshot, len(v.books))
+	return v.eachBook(func(i int, book rulebook) (err error) {
+		v.known[i], err = book.snapshot()
+		return err
+	})
+}
+
+// set makes chains be there with their rules. What this process remembers of the
+// tables is believed first, since reading them takes long when there are many
+// forwards; if others have removed a chain since, the tables are read.
+func (v *Veth) set(i int, chains []chain) error {
+	if len(chains) == 0 {
+		return nil
+	}
+	for {
+		remembered := v.known[i] != nil
+		if !remembered {
+			have, err := v.books[i].snapshot()
+			if err != nil {
+				return err
+			}
+			v.known[i] = have
+		}
+		script := v.names.setup(chains, v.known[i])
+		if script == "" {
+			return nil
+		}
+		err := v.books[i].restore(script)
+		if err == nil {
+			v.names.note(chains, v.known[i])
+			return nil
+		}
+		v.known[i] = nil
+		if !remembered {
+			return err
+		}
+	}
+}

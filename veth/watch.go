@@ -1,0 +1,199 @@
+package veth
+
+import (
+	"context"
+	"errors"
+	"os"
+	"slices"
+	"sync"
+	"syscall"
+	"time"
+
+	"github.com/vishvananda/netlink/nl"
+	"golang.org/x/sys/unix"
+
+	"github.com/wgjail/wgjail/internal/netnsx"
+)
+
+// Repair puts back what is missing. A pair that has gone is made anew, with this
+// process's forwards.
+func (v *Veth) Repair() error { return v.locked(v.repair) }
+
+func (v *Veth) repair() error {
+	pair, err := findPair(v.names, v.opts.Namespace, v.host, v.jail)
+	if err != nil {
+		return err
+	}
+	if pair != nil && pair.hasIPv6() == v.v6 {
+		v.pair = pair
+		return v.ensure()
+	}
+	if err := v.makeAnew(); err != nil {
+		return errors.Join(err, v.tearDown())
+	}
+	return v.ensure()
+}
+
+const (
+	// settle is how long Watch waits after a change for those that usually follow.
+	settle = 50 * time.Millisecond
+	// calm is the least time between two looks, and busy the least time as a
+	// multiple of what a look takes: where there are many rules, it takes long.
+	calm, busy = 300 * time.Millisecond, 20
+	// Not every change is told: those of neighbours and routes are too many, and
+	// legacy tables do not tell.
+	nowAndThen, legacyNowAndThen = 30 * time.Second, 5 * time.Second
+)
+
+// Watch keeps the pair whole until ctx is done: it puts back rules, addresses and
+// whatever else of it somebody has removed, and lets clients in over links that
+// appear. The kernel tells it of most changes. What it repairs is logged, and
+// once, if a firewall of somebody else's begins to block.
+func (v *Veth) Watch(ctx context.Context) error {
+	events := make(chan struct{}, 1)
+	stop, err := v.subscribe(events)
+	if err != nil {
+		return err
+	}
+	defer stop()
+	every := nowAndThen
+	if v.isLegacy() {
+		every = legacyNowAndThen
+	}
+	var said string
+	for {
+		began := time.Now()
+		said = v.lookAfter(said)
+		pause := max(calm, busy*time.Since(began))
+		if !wait(ctx, pause, nil) {
+			return nil
+		}
+		if !wait(ctx, max(every-pause, 0), events) || !wait(ctx, settle, nil) {
+			return nil
+		}
+		select { // told by now
+		case <-events:
+		default:
+		}
+	}
+}
+
+// wait waits for an event, but not longer than d. It returns false if ctx is done.
+func wait(ctx context.Context, d time.Duration, events <-chan struct{}) bool {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-ctx.Done():
+		return false
+	case <-t.C:
+	case <-events:
+	}
+	return true
+}
+
+func (v *Veth) isLegacy() bool {
+	t, ok := v.books[0].(*ipt)
+	return ok && t.variant.legacy
+}
+
+// lookAfter repairs what is missing. It returns what it has said that there is
+// no need to say again.
+func (v *Veth) lookAfter(said string) string {
+	var lacks []string
+	err := v.locked(func() (err error) {
+		lacks, _, err = v.examine(v.mine())
+		if err != nil || len(lacks) == 0 {
+			return err
+		}
+		return v.repair()
+	})
+	if len(lacks) > 0 {
+		v.log.Warn("parts of the pair were gone and are put back", "jail", v.opts.Name, "parts", lacks)
+	}
+	if err == nil {
+		err = v.blocked()
+	}
+	if err == nil {
+		return ""
+	}
+	if err.Error() != said {
+		v.log.Error("the pair is not whole", "jail", v.opts.Name, "error", err)
+	}
+	return err.Error()
+}
+
+// A source is a place where the kernel tells of changes.
+type source struct {
+	ns       *netnsx.Namespace
+	protocol int
+	groups   []uint
+}
+
+// subscribe sends to events, without ever waiting, when links, addresses,
+// switches, or rules of nf_tables change on the host or in the jail.
+func (v *Veth) subscribe(events chan<- struct{}) (stop func(), err error) {
+	outside := []uint{
+		unix.RTNLGRP_LINK, unix.RTNLGRP_IPV4_IFADDR, unix.RTNLGRP_IPV6_IFADDR,
+		unix.RTNLGRP_IPV4_NETCONF, unix.RTNLGRP_IPV6_NETCONF,
+	}
+	inside := slices.Concat(outside, []uint{
+		unix.RTNLGRP_IPV4_ROUTE, unix.RTNLGRP_IPV6_ROUTE, unix.RTNLGRP_IPV4_RULE, unix.RTNLGRP_IPV6_RULE,
+	})
+	rules := []uint{unix.NFNLGRP_NFTABLES}
+	var sockets []*nl.NetlinkSocket
+	var readers sync.WaitGroup
+	stop = func() {
+		for _, s := range sockets {
+			s.Close()
+		}
+		readers.Wait()
+	}
+	for _, src := range []source{
+		{nil, unix.NETLINK_ROUTE, outside}, {nil, unix.NETLINK_NETFILTER, rules},
+		{v.opts.Namespace, unix.NETLINK_ROUTE, inside}, {v.opts.Namespace, unix.NETLINK_NETFILTER, rules},
+	} {
+		var s *nl.NetlinkSocket
+		err := in(src.ns, func() (err error) {
+			s, err = nl.Subscribe(src.protocol, src.groups...)
+			return err
+		})
+		if err != nil {
+			stop()
+			return nil, err
+		}
+		sockets = append(sockets, s)
+		readers.Go(func() { tell(s, src.protocol, events) })
+	}
+	return stop, nil
+}
+
+// tell passes events on until the socket is closed. What they say does not
+// matter, only that they may concern the pair; if some are lost (ENOBUFS), they
+// may have.
+func tell(s *nl.NetlinkSocket, protocol int, events chan<- struct{}) {
+	for {
+		messages, _, err := s.Receive()
+		if errors.Is(err, os.ErrClosed) || errors.Is(err, unix.EBADF) {
+			return
+		}
+		if err == nil && protocol == unix.NETLINK_NETFILTER && !slices.ContainsFunc(messages, takesRulesAway) {
+			continue
+		}
+		select {
+		case events <- struct{}{}:
+		default:
+		}
+	}
+}
+
+// takesRulesAway reports whether a message of nf_tables could tell of something
+// that Watch repairs. New rules and elements cannot; a new chain can be Docker's.
+func takesRulesAway(m syscall.NetlinkMessage) bool {
+	const subsystem = unix.NFNL_SUBSYS_NFTABLES << 8
+	switch m.Header.Type {
+	case subsystem | unix.NFT_MSG_DELTABLE, subsystem | unix.NFT_MSG_DELCHAIN, subsystem | unix.NFT_MSG_DELRULE,
+		subsystem | unix.NFT_MSG_DELSETELEM, subsystem | unix.NFT_MSG_NEWCHAIN:
+		return true
+	}
+	return false
+}
