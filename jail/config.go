@@ -1,7 +1,6 @@
 package jail
 
 import (
-	"encoding/json"
 	"fmt"
 	"log/slog"
 	"net"
@@ -13,10 +12,8 @@ import (
 	"golang.zx2c4.com/wireguard/wgctrl/wgtypes"
 )
 
-// A Config is one validated configuration, as ParseConfig returns it.
-//
-// It round-trips through encoding/json, keys included: the JSON is a secret.
-// Whatever else prints it (fmt with any verb, slog) does not show its keys.
+// A Config is one validated configuration, as ParseConfig returns it. Whatever
+// prints it (fmt with any verb, slog, encoding/json) does not show its keys.
 type Config struct {
 	Name         string         // of the jail, its namespace and its interface
 	PrivateKey   Secret         // never zero
@@ -80,7 +77,6 @@ func (c *Config) DropHookWarnings() {
 
 // LogValue is what slog shows: enough to tell configurations apart, no key.
 func (c Config) LogValue() slog.Value {
-	// Not c.Peers: slog's JSON handler would marshal the list, keys included.
 	peers := make([]string, len(c.Peers))
 	for i, p := range c.Peers {
 		peers[i] = p.PublicKey.String()
@@ -101,34 +97,4 @@ func (p Peer) LogValue() slog.Value {
 		slog.String("endpoint", p.Endpoint.String()),
 		slog.Int("allowed_ips", len(p.AllowedIPs)),
 	)
-}
-
-// plainPeer is a Peer without its methods.
-type plainPeer Peer
-
-// peerJSON is a Peer with its public key in base64, which wgtypes.Key would
-// write as 32 numbers.
-type peerJSON struct {
-	plainPeer
-	PublicKey string
-}
-
-// MarshalJSON writes all of p, its keys in base64.
-func (p Peer) MarshalJSON() ([]byte, error) {
-	return json.Marshal(peerJSON{plainPeer(p), p.PublicKey.String()})
-}
-
-// UnmarshalJSON reads what MarshalJSON wrote.
-func (p *Peer) UnmarshalJSON(data []byte) error {
-	var j peerJSON
-	if err := json.Unmarshal(data, &j); err != nil {
-		return err
-	}
-	key, ok := parseKey(j.PublicKey)
-	if !ok {
-		return errNotAKey
-	}
-	*p = Peer(j.plainPeer)
-	p.PublicKey = key
-	return nil
 }

@@ -9,16 +9,6 @@ import (
 	"github.com/wgjail/wgjail/internal/hint"
 )
 
-// checkConfigName refuses, beyond what CheckName does, what the kernel has
-// taken in every namespace: its loopback interface, and the folders beside
-// those of the interfaces in /proc/sys/net/ipv4/conf.
-func checkConfigName(name string) error {
-	if name == "lo" || name == "all" || name == "default" {
-		return hint.Wrap(fmt.Errorf("%q cannot be the name of a jail: the kernel uses it", name), "give the file another name, it names the jail")
-	}
-	return CheckName(name)
-}
-
 // check refuses a configuration that wg accepts and that can never make a
 // working jail.
 func (p *configParser) check() error {

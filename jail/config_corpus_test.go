@@ -225,9 +225,8 @@ func mutate(r *rand.Rand, text string, others []string) string {
 	}
 }
 
-// FuzzParseConfig looks for panics, for keys in messages, for configurations
-// that do not survive JSON, and, where wg is installed, for texts about which
-// it and the parser disagree.
+// FuzzParseConfig looks for panics, for keys in messages and, where wg is
+// installed, for texts about which it and the parser disagree.
 func FuzzParseConfig(f *testing.F) {
 	for _, text := range append(seeds(f), quickSeeds()...) {
 		f.Add(text)
@@ -242,13 +241,9 @@ func FuzzParseConfig(f *testing.F) {
 				t.Error(problem)
 			}
 		}
-		c, err := ParseConfig("vpn.conf", strings.NewReader(text))
-		if err != nil {
-			if !lineNumber.MatchString(err.Error()) {
-				t.Errorf("error without a line: %v", err)
-			}
-			return
+		_, err := ParseConfig("vpn.conf", strings.NewReader(text))
+		if err != nil && !lineNumber.MatchString(err.Error()) {
+			t.Errorf("error without a line: %v", err)
 		}
-		checkRoundTrip(t, c)
 	})
 }

@@ -63,7 +63,7 @@ func configPath(dir, arg string) (string, error) {
 	if strings.Contains(arg, "/") || strings.HasSuffix(arg, ".conf") {
 		return arg, nil
 	}
-	if err := checkConfigName(arg); err != nil {
+	if err := CheckName(arg); err != nil {
 		return "", hint.Wrap(err, "%s; a file is given with its path, as in ./vpn.conf", hint.Of(err))
 	}
 	return filepath.Join(dir, arg+".conf"), nil

@@ -2,7 +2,6 @@ package jail
 
 import (
 	"encoding/base64"
-	"errors"
 	"fmt"
 	"io"
 	"log/slog"
@@ -10,9 +9,9 @@ import (
 	"golang.zx2c4.com/wireguard/wgctrl/wgtypes"
 )
 
-// A Secret is a private or preshared key. It shows itself to nobody but
-// encoding/json and to whoever asks for Key: fmt and slog print "(hidden)", or
-// "(none)" for the zero key, whatever the verb. Compare keys, not Secrets.
+// A Secret is a private or preshared key. It shows itself only to whoever asks
+// for Key: fmt, slog and encoding/json print "(hidden)", or "(none)" for the
+// zero key, whatever the verb. Compare keys, not Secrets.
 type Secret struct {
 	// fmt calls no methods on unexported fields, nor where the verb does not
 	// fit. There it follows one pointer, but not two.
@@ -36,8 +35,6 @@ func (s Secret) Key() wgtypes.Key {
 	return **s.key
 }
 
-var errNotAKey = errors.New("not a key: a key is 44 characters of base64, the last one =")
-
 // IsZero reports whether there is no key: WireGuard takes 32 zero bytes as none.
 func (s Secret) IsZero() bool { return s.key == nil }
 
@@ -58,27 +55,8 @@ func (s Secret) Format(f fmt.State, _ rune) { io.WriteString(f, s.String()) }
 // LogValue is String.
 func (s Secret) LogValue() slog.Value { return slog.StringValue(s.String()) }
 
-// MarshalText returns the key in base64, nothing for the zero key.
-func (s Secret) MarshalText() ([]byte, error) {
-	if s.IsZero() {
-		return nil, nil
-	}
-	return []byte(s.Key().String()), nil
-}
-
-// UnmarshalText reads what MarshalText wrote. Its error does not show text.
-func (s *Secret) UnmarshalText(text []byte) error {
-	if len(text) == 0 {
-		*s = Secret{}
-		return nil
-	}
-	key, ok := parseKey(string(text))
-	if !ok {
-		return errNotAKey
-	}
-	*s = NewSecret(key)
-	return nil
-}
+// MarshalText is String: nothing that is marshalled needs a key.
+func (s Secret) MarshalText() ([]byte, error) { return []byte(s.String()), nil }
 
 // parseKey reads a key as wg(8) does: standard base64 of exactly 32 bytes, with
 // padding and no bit set that does not count.

@@ -15,14 +15,22 @@ import (
 var validName = regexp.MustCompile(`^[A-Za-z0-9_=+][A-Za-z0-9_=+.-]{0,14}$`)
 
 // CheckName reports whether name can be a jail's: one to fifteen characters
-// out of letters, digits and _ = + . -, the first one neither "-" nor ".".
+// out of letters, digits and _ = + . -, the first one neither "-" nor ".", and
+// not reserved.
 func CheckName(name string) error {
+	if reserved[name] {
+		return hint.Wrap(fmt.Errorf("%q cannot be the name of a jail: the kernel uses it", name), "give the file another name: it names the jail")
+	}
 	if validName.MatchString(name) {
 		return nil
 	}
 	return hint.Wrap(fmt.Errorf("%q cannot be the name of a jail", name),
 		"a name has 1 to 15 characters out of letters, digits and _=+.- and starts with neither - nor . (it also names the interface)")
 }
+
+// reserved are names that mean something else to the kernel's interfaces: the
+// loopback device, and two folders below /proc/sys/net/ipv4/conf.
+var reserved = map[string]bool{"lo": true, "all": true, "default": true}
 
 // temporaryLink is the name under which the jail's interface is made on the
 // host, before it moves in. Every name in the kernel that is not the jail's

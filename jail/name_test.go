@@ -11,7 +11,7 @@ func TestCheckName(t *testing.T) {
 			t.Errorf("CheckName(%q): %v", good, err)
 		}
 	}
-	for _, bad := range []string{"", ".", "..", ".vpn", "-n", "a b", "a/b", "../x", "1234567890123456", "ü", "$(id)", "a\nb", "a\x00", "*"} {
+	for _, bad := range []string{"", ".", "..", ".vpn", "-n", "a b", "a/b", "../x", "1234567890123456", "ü", "$(id)", "a\nb", "a\x00", "*", "lo", "all", "default"} {
 		if err := CheckName(bad); err == nil {
 			t.Errorf("CheckName(%q): accepted", bad)
 		}
