@@ -94,7 +94,7 @@ func (l *lab) run(t *testing.T, args ...string) result {
 func (l *lab) runCmd(t *testing.T, cmd *exec.Cmd) result {
 	t.Helper()
 	r, err := runIn(l.Host, cmd)
-	t.Logf("host$ %s\n%s%s(status %d)", strings.Join(cmd.Args, " "), r.out, r.err, r.status)
+	t.Logf("host$ %s\n%.5000s%.5000s(status %d)", strings.Join(cmd.Args, " "), r.out, r.err, r.status)
 	if err != nil {
 		t.Fatalf("%s: %v", cmd.Path, err)
 	}
