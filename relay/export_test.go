@@ -1,8 +1,6 @@
 package relay
 
 import (
-	"fmt"
-	"golang.org/x/sys/unix"
 	"sync/atomic"
 	"time"
 )
@@ -31,26 +29,8 @@ func (c *Clock) Advance(d time.Duration) {
 	}
 }
 
-// Dump describes every connection.
-func (r *Relay) Dump() (s string) {
-	for _, w := range r.workers {
-		done := make(chan bool)
-		w.post(func(w *worker) {
-			for c := range w.conns.all() {
-				s += fmt.Sprintf("slot %d phase %d timer %d", c.slot, c.phase, c.timer)
-				for i := range c.end {
-					e := &c.end[i]
-					u, _ := unix.IoctlGetInt(int(e.fd), unix.TIOCINQ)
-					s += fmt.Sprintf("; fd %d flags %b full %d unread %d unsent %d", e.fd, e.flags, e.full, u, sysUnsent(e.fd))
-					if e.out != nil {
-						s += fmt.Sprintf(" stash %d", e.out.left())
-					}
-				}
-				s += "\n"
-			}
-			close(done)
-		})
-		<-done
-	}
-	return s
-}
+// SetDeadAfter has r give up a silent peer sooner.
+func (r *Relay) SetDeadAfter(d time.Duration) { r.deadAfter = d }
+
+// SweepPeriod is how long it takes until every connection was looked at.
+const SweepPeriod = sweepPeriod

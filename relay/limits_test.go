@@ -19,6 +19,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/wgjail/wgjail/internal/world"
 	"github.com/wgjail/wgjail/relay"
 )
 
@@ -152,7 +153,7 @@ func TestMain(m *testing.M) {
 		fewDescriptors(addrPort(target))
 		return
 	}
-	os.Exit(m.Run())
+	world.Main(m)
 }
 
 func fewDescriptors(target netip.AddrPort) {

@@ -50,7 +50,9 @@ type Relay struct {
 	conns   atomic.Int64 // open TCP connections, counted only if limited
 	clients clientCounts
 	flows   atomic.Int64 // open UDP flows
-	now     func() time.Duration
+
+	now       func() time.Duration // tests have their own
+	deadAfter time.Duration
 }
 
 type state int
@@ -220,8 +222,12 @@ func (r *Relay) start() ([]*worker, error) {
 }
 
 func (r *Relay) prepare() {
+	// The Go runtime opens descriptors of its own with the first timer, and
+	// dies if clients have taken the last one by then. So that is done now.
+	time.AfterFunc(time.Hour, func() {}).Stop()
 	r.reports.init()
 	r.Limits.MaxFlows = r.Limits.maxFlows()
+	r.deadAfter = orDefault(r.deadAfter, deadAfter)
 	if r.now == nil {
 		begin := time.Now()
 		r.now = func() time.Duration { return time.Since(begin) }

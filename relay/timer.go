@@ -10,6 +10,9 @@ type timers struct {
 	closing timerList
 	starved timerList     // without a time of their own: they end with the pause
 	checked time.Duration // when closing connections were looked at
+
+	swept     time.Duration // when a chunk of connections was
+	sweepNext int
 }
 
 // Which list a connection is in.
@@ -83,6 +86,9 @@ func (w *worker) nextTimer() time.Duration {
 	if w.timers.closing.first != nil {
 		at(w.timers.checked + closingCheck)
 	}
+	if w.conns.open > 0 {
+		at(w.timers.swept + w.sweepInterval())
+	}
 	if w.pause.on {
 		at(w.pause.until)
 	}
@@ -114,6 +120,9 @@ func (w *worker) expire() {
 	}
 	if w.pause.on && now >= w.pause.until {
 		w.resumeAccept()
+	}
+	if now >= w.timers.swept+w.sweepInterval() {
+		w.sweep(now)
 	}
 	w.udp.expire(now)
 }

@@ -37,11 +37,12 @@ type worker struct {
 	timers timers
 	udp    udpLoop
 
-	events []unix.EpollEvent
-	client unix.RawSockaddrInet6 // of the connection being accepted
-	clock  time.Duration         // now, or zero when nobody has asked in this turn
-	dirty  []*port               // ports with counts to flush
-	waiter waiter
+	events  []unix.EpollEvent
+	client  unix.RawSockaddrInet6 // of the connection being accepted
+	tcpInfo unix.TCPInfo          // of the connection being swept
+	clock   time.Duration         // now, or zero when nobody has asked in this turn
+	dirty   []*port               // ports with counts to flush
+	waiter  waiter
 }
 
 const (
