@@ -53,26 +53,13 @@ func (p *program) runIn(conf string, command []string, up *upFlags, ex *execFlag
 	// From here on signals end what runs, not wgjail, which has to clear up.
 	signals := make(chan os.Signal, 8)
 	signal.Notify(signals, syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP, syscall.SIGQUIT)
-	ctx, cancel := context.WithCancel(context.Background())
-	defer cancel()
-	interrupted := make(chan os.Signal, 1)
-	made := make(chan struct{})
-	go func() {
-		select {
-		case s := <-signals:
-			interrupted <- s
-			cancel()
-		case <-made:
-		}
-	}()
-	j, err := p.makeJail(ctx, conf, up)
-	close(made)
+	j, err := p.makeInterruptibly(conf, up, signals)
 	ours := err == nil && len(j.Repaired) == 0
 	switch {
 	case errors.Is(err, jail.ErrUp):
 		fmt.Fprintf(p.err, "wgjail: %v: it is used, and stays up\n", err)
 	case err != nil:
-		return orSignal(interrupted, err)
+		return orSignal(signals, err)
 	}
 	err = p.runUp(j.Name, command, stdout, up, ex, signals)
 	if !ours {
@@ -84,10 +71,31 @@ func (p *program) runIn(conf string, command []string, up *upFlags, ex *execFlag
 	return err
 }
 
-// orSignal prefers the status of an interruption to the error that it caused.
-func orSignal(interrupted <-chan os.Signal, err error) error {
+// makeInterruptibly is makeJail until the first signal, which stays in signals.
+func (p *program) makeInterruptibly(conf string, up *upFlags, signals chan os.Signal) (*jail.Jail, error) {
+	ctx, cancel := context.WithCancel(context.Background())
+	made, watched := make(chan struct{}), make(chan struct{})
+	go func() {
+		defer close(watched)
+		select {
+		case s := <-signals:
+			signals <- s
+			cancel()
+		case <-made:
+		}
+	}()
+	defer func() {
+		close(made)
+		<-watched
+		cancel()
+	}()
+	return p.makeJail(ctx, conf, up)
+}
+
+// orSignal prefers the status of an interruption to err.
+func orSignal(signals <-chan os.Signal, err error) error {
 	select {
-	case s := <-interrupted:
+	case s := <-signals:
 		return exitStatus(128 + int(s.(syscall.Signal)))
 	default:
 		return err
@@ -105,6 +113,9 @@ func (p *program) runUp(name string, command []string, stdout io.Writer, up *upF
 			specs, _ := parseSpecs(up.publish)
 			jail.StopForwards(context.Background(), place, specs)
 		}()
+	}
+	if err := orSignal(signals, nil); err != nil { // there is nothing yet to hand it to
+		return err
 	}
 	args := append(append([]string{"exec"}, ex.args()...), name, "--")
 	cmd := jail.Self(append(args, command...)...)
