@@ -107,3 +107,6 @@ func sysWait(ep int32, evs []unix.EpollEvent, ms int) (int, syscall.Errno) {
 	n, _, e := syscall.Syscall6(unix.SYS_EPOLL_PWAIT, uintptr(ep), uintptr(unsafe.Pointer(&evs[0])), uintptr(len(evs)), uintptr(ms), 0, 0)
 	return int(n), e
 }
+
+// sysYield lets others have the CPU if they want it.
+func sysYield() { syscall.RawSyscall(unix.SYS_SCHED_YIELD, 0, 0, 0) }
