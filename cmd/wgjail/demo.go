@@ -36,7 +36,7 @@ func (p *program) demoCommand() *cobra.Command {
 	var once bool
 	var port uint16
 	cmd := &cobra.Command{
-		Use: "demo", Short: "show it all, without a VPN account", Long: demoLong, Args: misuseArgs(cobra.NoArgs),
+		Use: "demo", Short: "show it all, without a VPN account", Long: demoLong, Args: noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if err := needRoot(cmd); err != nil {
 				return err

@@ -22,7 +22,7 @@ var demoPageText string
 // that fetches something itself.
 func (p *program) demoPageCommand() *cobra.Command {
 	return &cobra.Command{
-		Use: "demo-page", Hidden: true, Args: misuseArgs(cobra.NoArgs),
+		Use: "demo-page", Hidden: true, Args: noArgs,
 		RunE: func(*cobra.Command, []string) error {
 			l, err := net.Listen("tcp", demoPage.String())
 			if err != nil {

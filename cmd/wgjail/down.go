@@ -25,6 +25,11 @@ network, unless --kill ends them.`,
 			if (len(args) == 0) != all {
 				return usageHint(cmd, misused("name the jails to remove, or give --all"))
 			}
+			for _, name := range args {
+				if err := jail.CheckName(name); err != nil {
+					return misuse{err}
+				}
+			}
 			if err := needRoot(cmd); err != nil {
 				return err
 			}
@@ -38,11 +43,6 @@ network, unless --kill ends them.`,
 
 // down removes the jails called names, or all if there are no names.
 func (p *program) down(names []string, kill bool) error {
-	for _, name := range names {
-		if err := jail.CheckName(name); err != nil {
-			return misuse{err}
-		}
-	}
 	if len(names) == 0 {
 		var err error
 		if names, err = jail.List(); err != nil {

@@ -51,12 +51,15 @@ who called sudo, without capabilities, and asks only the jail's name servers.`,
 			if err != nil {
 				return err
 			}
-			if err := needRoot(cmd); err != nil {
-				return err
-			}
 			name := ""
 			if len(before) == 1 {
 				name = before[0]
+			}
+			if err := checkJail(name); err != nil {
+				return err
+			}
+			if err := needRoot(cmd); err != nil {
+				return err
 			}
 			if name, err = oneJail(name); err != nil {
 				return err

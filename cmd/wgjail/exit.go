@@ -72,18 +72,40 @@ func needRoot(cmd *cobra.Command) error {
 	return hint.Wrap(fmt.Errorf("%s needs root", cmd.CommandPath()), "try again with sudo")
 }
 
-// misuseArgs makes the errors of an argument check misuses.
-func misuseArgs(check cobra.PositionalArgs) cobra.PositionalArgs {
+// noArgs checks the arguments of a command that takes none.
+func noArgs(cmd *cobra.Command, args []string) error {
+	if len(args) > 0 {
+		return usageHint(cmd, misused("unexpected argument %q", args[0]))
+	}
+	return nil
+}
+
+// oneArg checks the arguments of a command that takes one; missing asks for it.
+func oneArg(missing string) cobra.PositionalArgs {
 	return func(cmd *cobra.Command, args []string) error {
-		if err := check(cmd, args); err != nil {
-			return usageHint(cmd, misuse{err})
+		switch len(args) {
+		case 0:
+			return usageHint(cmd, misused("%s", missing))
+		case 1:
+			return nil
 		}
-		return nil
+		return usageHint(cmd, misused("unexpected argument %q", args[1]))
 	}
 }
 
 func usageHint(cmd *cobra.Command, err error) error {
 	return hint.Wrap(err, "see: %s --help", cmd.CommandPath())
+}
+
+// checkJail reports whether a jail can be called name. None is none to check.
+func checkJail(name string) error {
+	if name == "" {
+		return nil
+	}
+	if err := jail.CheckName(name); err != nil {
+		return misuse{err}
+	}
+	return nil
 }
 
 // oneJail returns the name that was given, or that of $WGJAIL_JAIL, or that of
@@ -93,10 +115,7 @@ func oneJail(name string) (string, error) {
 		name = os.Getenv("WGJAIL_JAIL")
 	}
 	if name != "" {
-		if err := jail.CheckName(name); err != nil {
-			return "", misuse{err}
-		}
-		return name, nil
+		return name, checkJail(name)
 	}
 	names, err := jail.List()
 	if err != nil {

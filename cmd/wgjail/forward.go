@@ -144,12 +144,35 @@ func (f *forwardFlags) options(args []string) (opts jail.ForwardOptions, err err
 		}
 		opts.Allow = append(opts.Allow, prefix)
 	}
+	if f.jail != "" && f.netns != "" {
+		return opts, misused("--jail and --netns exclude each other")
+	}
+	if err := checkJail(f.jail); err != nil {
+		return opts, err
+	}
+	if err := f.checkLimits(); err != nil {
+		return opts, err
+	}
 	opts.Limits = f.limits
 	if opts.Limits.DrainTimeout == 0 {
 		opts.Limits.DrainTimeout = -1 // here 0 means none; in relay it is the default
 	}
 	opts.Specs, err = parseSpecs(args)
 	return opts, err
+}
+
+// checkLimits refuses what is below zero: in relay it means something else.
+func (f *forwardFlags) checkLimits() error {
+	l := f.limits
+	for name, below := range map[string]bool{
+		"max-conns": l.MaxConns < 0, "max-conns-per-client": l.MaxConnsPerClient < 0,
+		"dial-timeout": l.DialTimeout < 0, "idle-timeout": l.IdleTimeout < 0, "drain-timeout": l.DrainTimeout < 0,
+	} {
+		if below {
+			return misused("--%s must not be below zero", name)
+		}
+	}
+	return nil
 }
 
 func parsePrefix(s string) (netip.Prefix, error) {
@@ -177,9 +200,6 @@ func (f *forwardFlags) place() (jail.Place, error) {
 	if f.netns == "" {
 		name, err := oneJail(f.jail)
 		return jail.Place{Jail: name}, err
-	}
-	if f.jail != "" {
-		return jail.Place{}, misused("--jail and --netns exclude each other")
 	}
 	return jail.PlaceOf(f.netns)
 }

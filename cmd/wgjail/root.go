@@ -1,10 +1,6 @@
 package main
 
-import (
-	"fmt"
-
-	"github.com/spf13/cobra"
-)
+import "github.com/spf13/cobra"
 
 const rootLong = `Wgjail makes WireGuard jails: network namespaces whose only way out is a
 WireGuard tunnel. It runs programs in them, and opens ports from the host and
@@ -34,10 +30,34 @@ func (p *program) rootCommand() *cobra.Command {
 	}
 	root.PersistentFlags().BoolVar(&p.debug, "debug", false, "print each step")
 	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error { return usageHint(cmd, misuse{err}) })
-	root.CompletionOptions.HiddenDefaultCmd = false
+	root.SuggestionsMinimumDistance = 2
+	root.SetHelpCommand(p.helpCommand(root))
 	root.AddCommand(p.upCommand(), p.downCommand(), p.runCommand(), p.execCommand(), p.forwardCommand(),
 		p.statusCommand(), p.demoCommand(), p.versionCommand(), p.keeperCommand(), p.demoPageCommand())
+	root.InitDefaultCompletionCmd()
+	for _, cmd := range root.Commands() {
+		if cmd.Name() == "completion" {
+			cmd.Short = "print a completion script for a shell"
+			cmd.Args = unknownCommand
+			cmd.RunE = func(cmd *cobra.Command, _ []string) error { return usageHint(cmd, misused("for which shell?")) }
+		}
+	}
 	return root
+}
+
+// helpCommand does what --help does.
+func (p *program) helpCommand(root *cobra.Command) *cobra.Command {
+	return &cobra.Command{
+		Use: "help [COMMAND]", Short: "explain a command",
+		RunE: func(_ *cobra.Command, args []string) error {
+			cmd, rest, err := root.Find(args)
+			if err != nil || len(rest) > 0 {
+				return unknownCommand(root, args)
+			}
+			cmd.InitDefaultHelpFlag()
+			return cmd.Help()
+		},
+	}
 }
 
 func unknownCommand(cmd *cobra.Command, args []string) error {
@@ -46,7 +66,7 @@ func unknownCommand(cmd *cobra.Command, args []string) error {
 	}
 	err := misused("unknown command %q", args[0])
 	if near := cmd.SuggestionsFor(args[0]); len(near) > 0 {
-		return usageHint(cmd, fmt.Errorf("%w (did you mean %s?)", err, near[0]))
+		err = misused("unknown command %q: did you mean %s?", args[0], near[0])
 	}
 	return usageHint(cmd, err)
 }

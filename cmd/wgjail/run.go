@@ -33,7 +33,7 @@ status is the command's, or 128+N if signal N ended it.`,
 			if len(before) == 0 {
 				return usageHint(cmd, misused("which configuration file?"))
 			}
-			if _, err := parseSpecs(up.publish); err != nil {
+			if err := up.check(); err != nil {
 				return err
 			}
 			if err := needRoot(cmd); err != nil {

@@ -22,9 +22,11 @@ func (p *program) statusCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "status [NAME]",
 		Short: "show jails, their tunnels and forwards",
-		Args:  misuseArgs(cobra.MaximumNArgs(1)),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			if len(args) == 1 {
+			if len(args) > 0 {
+				if err := oneArg("")(cmd, args); err != nil {
+					return err
+				}
 				if err := jail.CheckName(args[0]); err != nil {
 					return misuse{err}
 				}

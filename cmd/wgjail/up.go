@@ -33,6 +33,15 @@ func (f *upFlags) register(fs *pflag.FlagSet) {
 	f.forward.registerAccess(fs)
 }
 
+// check reads what the user wrote, before anything is done.
+func (f *upFlags) check() error {
+	if _, err := jail.ParseBackend(f.backend); err != nil {
+		return misuse{err}
+	}
+	_, err := f.forward.options(f.publish)
+	return err
+}
+
 func (p *program) upCommand() *cobra.Command {
 	var f upFlags
 	var foreground bool
@@ -42,8 +51,11 @@ func (p *program) upCommand() *cobra.Command {
 		Long: `Make a jail from a WireGuard configuration file, as a VPN provider hands it
 out. NAME stands for /etc/wireguard/NAME.conf. The file's name without .conf
 becomes the name of the jail, of its network namespace and of its interface.`,
-		Args: misuseArgs(cobra.ExactArgs(1)),
+		Args: oneArg("which configuration file?"),
 		RunE: func(cmd *cobra.Command, args []string) error {
+			if err := f.check(); err != nil {
+				return err
+			}
 			if err := needRoot(cmd); err != nil {
 				return err
 			}
@@ -58,10 +70,6 @@ becomes the name of the jail, of its network namespace and of its interface.`,
 }
 
 func (p *program) up(ctx context.Context, conf string, f *upFlags, foreground bool) error {
-	specs, err := parseSpecs(f.publish)
-	if err != nil {
-		return err
-	}
 	j, err := p.makeJail(ctx, conf, f)
 	ours := err == nil && len(j.Repaired) == 0
 	if errors.Is(err, jail.ErrUp) && !foreground {
@@ -71,7 +79,7 @@ func (p *program) up(ctx context.Context, conf string, f *upFlags, foreground bo
 	if err != nil {
 		return err
 	}
-	if len(specs) > 0 {
+	if len(f.publish) > 0 {
 		err := p.startForwards(jail.Place{Jail: j.Name}, f.publish, &f.forward)
 		if err != nil && ours { // else programs may be in it
 			err = errors.Join(err, p.takeDown(j.Name, false))
@@ -139,7 +147,7 @@ func (p *program) stay(ctx context.Context, j *jail.Jail) error {
 
 func (p *program) keeperCommand() *cobra.Command {
 	return &cobra.Command{
-		Use: jail.KeeperCommand + " NAME", Hidden: true, Args: misuseArgs(cobra.ExactArgs(1)),
+		Use: jail.KeeperCommand + " NAME", Hidden: true, Args: oneArg("which jail?"),
 		RunE: func(_ *cobra.Command, args []string) error {
 			signal.Ignore(syscall.SIGHUP)
 			ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)

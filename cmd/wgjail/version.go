@@ -10,7 +10,7 @@ import (
 
 func (p *program) versionCommand() *cobra.Command {
 	return &cobra.Command{
-		Use: "version", Short: "print the version", Args: misuseArgs(cobra.NoArgs),
+		Use: "version", Short: "print the version", Args: noArgs,
 		Run: func(*cobra.Command, []string) {
 			fmt.Fprintf(p.out, "wgjail %s %s %s/%s\n", version(), runtime.Version(), runtime.GOOS, runtime.GOARCH)
 		},
