@@ -6,7 +6,10 @@ import (
 	"fmt"
 	"log/slog"
 	"os"
+	"path/filepath"
 	"strconv"
+	"strings"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -17,26 +20,75 @@ import (
 // argument is the jail's name.
 const KeeperCommand = "keeper"
 
+// committed is the second line of the keeper's file, when the keeper goes on by
+// itself. The first one is its process ID.
+const committed = "committed"
+
 // startKeeper starts the jail's keeper and waits until its tunnel can be
-// configured. The error is ErrBusy if there is a keeper already.
+// configured. The error is ErrBusy if there is a keeper already. The caller
+// holds the jail's lock.
 func startKeeper(name string) (*Background, error) {
-	held, err := os.OpenFile(keeperFile(name), os.O_CREATE|os.O_RDWR, 0o600)
+	alive, err := held(keeperFile(name))
+	if err != nil {
+		return nil, err
+	}
+	if alive {
+		return nil, ErrBusy
+	}
+	held, err := heldFile(keeperFile(name))
 	if err != nil {
 		return nil, err
 	}
 	defer held.Close()
-	if err := unix.Flock(int(held.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
-		return nil, ErrBusy
-	}
-	if err := held.Truncate(0); err != nil { // the process ID of its predecessor
-		return nil, err
-	}
 	log, err := os.OpenFile(keeperLog(name), os.O_CREATE|os.O_WRONLY|os.O_APPEND, 0o600)
 	if err != nil {
 		return nil, err
 	}
 	defer log.Close()
 	return StartBackground([]string{KeeperCommand, name}, held, log)
+}
+
+// heldFile makes an empty file at path that is locked. It is locked before it
+// is there: whoever looks whether it is held holds it himself for a moment.
+func heldFile(path string) (*os.File, error) {
+	f, err := os.CreateTemp(filepath.Dir(path), ".new-*")
+	if err != nil {
+		return nil, err
+	}
+	if err = unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB); err == nil {
+		err = os.Rename(f.Name(), path)
+	}
+	if err != nil {
+		os.Remove(f.Name())
+		f.Close()
+		return nil, err
+	}
+	return f, nil
+}
+
+// settleKeeper waits until the jail's keeper, if it has one, goes on by itself
+// or has ended: one that was never told to go on is alive for a moment after an
+// up that was killed.
+func settleKeeper(ctx context.Context, name string) error {
+	f, err := os.Open(keeperFile(name))
+	if errors.Is(err, os.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	for deadline := time.Now().Add(2 * time.Second); !free(f); time.Sleep(5 * time.Millisecond) {
+		var text [64]byte
+		n, _ := f.ReadAt(text[:], 0)
+		if strings.Contains(string(text[:n]), committed) {
+			return nil
+		}
+		if ctx.Err() != nil || time.Now().After(deadline) {
+			return stopHolder(ctx, keeperFile(name), time.Second)
+		}
+	}
+	return nil
 }
 
 // RunKeeper is the keeper's whole life. It owns the userspace tunnel, if the
@@ -50,6 +102,9 @@ func RunKeeper(ctx context.Context, name string, log *slog.Logger) error {
 		return err
 	}
 	defer k.close()
+	if _, err := k.held.WriteString(committed + "\n"); err != nil {
+		return err
+	}
 	log.Info("keeper started", "jail", name, "backend", string(k.state.Backend), "pid", os.Getpid())
 	k.watch(ctx)
 	log.Info("keeper ended", "jail", name)
@@ -67,6 +122,8 @@ type keeper struct {
 
 func openKeeper(name string, log *slog.Logger) (*keeper, error) {
 	k := &keeper{log: log}
+	step := func(what string) { log.Debug("step", "do", what, "jail", name) }
+	step("hide the memory")
 	// Its memory holds keys: no core dump, no ptrace by the same user.
 	if err := unix.Prctl(unix.PR_SET_DUMPABLE, 0, 0, 0, 0); err != nil {
 		return k, os.NewSyscallError("prctl", err)
@@ -75,9 +132,11 @@ func openKeeper(name string, log *slog.Logger) (*keeper, error) {
 		return k, errors.New("the keeper is started by wgjail up, not by hand")
 	}
 	unix.CloseOnExec(heldFD)
+	step("register the keeper")
 	if _, err := k.held.WriteString(strconv.Itoa(os.Getpid()) + "\n"); err != nil {
 		return k, fmt.Errorf("register the keeper: %w", err)
 	}
+	step("open the jail")
 	s, err := loadState(name)
 	if err != nil {
 		return k, err
@@ -87,8 +146,10 @@ func openKeeper(name string, log *slog.Logger) (*keeper, error) {
 		return k, err
 	}
 	if s.Backend == Userspace {
+		step("start the tunnel")
 		k.tunnel, err = startTunnel(k.ns, name, s.MTU, log)
 	}
+	step("say that it is ready")
 	return k, err
 }
 

@@ -29,6 +29,9 @@ func (m *maker) repair(ctx context.Context, before *state) (*Jail, error) {
 		return nil, hint.Wrap(fmt.Errorf("jail %s is up with the %s backend", name, before.Backend),
 			"change it with: wgjail down %s, then up again", name)
 	}
+	if err := settleKeeper(ctx, name); err != nil {
+		return nil, err
+	}
 	lacks, err := before.missingParts()
 	if err != nil {
 		return nil, err
