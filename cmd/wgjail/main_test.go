@@ -24,32 +24,32 @@ const killVariable = "WGJAIL_TEST_KILL"
 
 func TestMain(m *testing.M) {
 	if filepath.Base(os.Args[0]) == "wgjail" || os.Getenv(actVariable) != "" {
-		p := &program{in: os.Stdin, out: os.Stdout, err: os.Stderr, started: time.Now(), wrapLog: killAtStep}
+		p := &program{in: os.Stdin, out: os.Stdout, err: os.Stderr, started: time.Now(), wrapLog: killAtStep()}
 		os.Exit(p.run(os.Args[1:]))
 	}
 	world.Main(m)
 }
 
-// killAtStep counts the steps that are logged.
-func killAtStep(h slog.Handler) slog.Handler {
+// killAtStep counts the steps that are logged, by whichever logger.
+func killAtStep() func(slog.Handler) slog.Handler {
 	n, command, _ := strings.Cut(os.Getenv(killVariable), " ")
-	at, err := strconv.Atoi(n)
+	left, err := strconv.Atoi(n)
 	if err != nil || command != "" && (len(os.Args) < 2 || os.Args[1] != command) {
-		return h
+		return nil
 	}
-	return &stepCounter{Handler: h, left: at}
+	return func(h slog.Handler) slog.Handler { return &stepCounter{Handler: h, left: &left} }
 }
 
 type stepCounter struct {
 	slog.Handler
-	left int
+	left *int
 }
 
 func (c *stepCounter) Enabled(context.Context, slog.Level) bool { return true }
 
 func (c *stepCounter) Handle(ctx context.Context, r slog.Record) error {
 	if r.Message == "step" {
-		if c.left--; c.left <= 0 {
+		if *c.left--; *c.left <= 0 {
 			syscall.Kill(os.Getpid(), syscall.SIGKILL)
 		}
 	}
