@@ -33,8 +33,8 @@ func newLab(t *testing.T, w *world.World) *lab {
 	return l
 }
 
-// install puts the test binary into PATH as wgjail, where any user can run it,
-// and takes away what tells wgjail who has called it.
+// install puts the test binary into PATH as wgjail and as probe, where any user
+// can run it, and takes away what tells wgjail who has called it.
 func install(t *testing.T) {
 	t.Helper()
 	self, err := os.Executable()
@@ -45,10 +45,12 @@ func install(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	path := filepath.Join(dir, "wgjail")
-	// The binary's own folder may be closed to other users.
-	if err := errors.Join(os.Chmod(dir, 0o755), os.WriteFile(path, nil, 0o755), unix.Mount(self, path, "", unix.MS_BIND, "")); err != nil {
-		t.Fatal(err)
+	for _, name := range []string{"wgjail", "probe"} {
+		path := filepath.Join(dir, name)
+		// The binary's own folder may be closed to other users.
+		if err := errors.Join(os.Chmod(dir, 0o755), os.WriteFile(path, nil, 0o755), unix.Mount(self, path, "", unix.MS_BIND, "")); err != nil {
+			t.Fatal(err)
+		}
 	}
 	t.Setenv("PATH", dir+":"+os.Getenv("PATH"))
 	for _, name := range []string{"SUDO_UID", "SUDO_GID", "SUDO_USER", "SUDO_HOME", "DOAS_USER", "PKEXEC_UID", "WGJAIL_JAIL"} {

@@ -27,6 +27,9 @@ func TestMain(m *testing.M) {
 		p := &program{in: os.Stdin, out: os.Stdout, err: os.Stderr, started: time.Now(), wrapLog: killAtStep()}
 		os.Exit(p.run(os.Args[1:]))
 	}
+	if filepath.Base(os.Args[0]) == "probe" {
+		os.Exit(probe(os.Args[1:]))
+	}
 	world.Main(m)
 }
 

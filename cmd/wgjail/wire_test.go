@@ -1,0 +1,348 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"net/netip"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+
+	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
+	"golang.zx2c4.com/wireguard/wgctrl/wgtypes"
+
+	"github.com/wgjail/wgjail/internal/netnsx"
+	"github.com/wgjail/wgjail/internal/provider"
+	"github.com/wgjail/wgjail/internal/world"
+)
+
+// probed are the addresses that a leak could go to: the internet, the LAN, the
+// host, its gateway, and the provider's own endpoint.
+var probed = []string{
+	world.InternetV4, world.InternetV6,
+	world.LANV4, world.LANV6,
+	world.HostV4, world.HostV6, world.HostLANV4, world.HostLANV6,
+	world.GatewayV4, world.GatewayV6,
+	world.EndpointsV4[0], world.EndpointsV6[0],
+}
+
+// targets returns what probe is to send to. Multicast, broadcast and the LAN
+// machine's link-local address need a link, the one that leads out.
+func (wt *watch) targets(link string) []string {
+	var list []string
+	for _, addr := range probed {
+		a := netip.MustParseAddr(addr)
+		for _, port := range []uint16{provider.DNSPort, 443} {
+			list = append(list, fmt.Sprint("tcp/", netip.AddrPortFrom(a, port)))
+		}
+		for _, port := range []uint16{provider.DNSPort, 443, 4000} {
+			list = append(list, fmt.Sprint("udp/", netip.AddrPortFrom(a, port)))
+		}
+		list = append(list, fmt.Sprint("icmp/", netip.AddrPortFrom(a, 0)))
+	}
+	for _, to := range []string{"224.0.0.251:5353", "[ff02::fb]:5353", wt.neighbour + ":4000", "255.255.255.255:67"} {
+		list = append(list, "udp/"+to+"/"+link)
+	}
+	return list
+}
+
+// A watch looks for what leaves the jail in clear: it sees every link of the
+// host, and the services in the internet, the LAN and the host.
+type watch struct {
+	*world.Capture
+	l        *lab
+	services map[string]*provider.Services
+	endpoint netip.AddrPort // of a tunnel besides the lab's
+
+	neighbour string // the LAN machine's link-local address, in brackets
+}
+
+// tunnel reports whether f belongs to a tunnel: it is a datagram to or from the
+// endpoint, or the kernel's answer to one for a socket that is closed by now.
+func (wt *watch) tunnel(f world.Frame) bool {
+	h, ok := f.Header()
+	if ok && h.Protocol == unix.IPPROTO_ICMP && len(f.Data) > 28 && f.Data[20] == 3 { // RFC 792
+		f.Data = f.Data[28:]
+		return wt.tunnel(f)
+	}
+	return wt.l.Tunnel(f) || ok && h.Protocol == unix.IPPROTO_UDP && h.Dst == wt.endpoint
+}
+
+// watch begins to watch, with a positive control of each probe: from the host
+// it is seen.
+func (l *lab) watch(t *testing.T) *watch {
+	t.Helper()
+	wt := &watch{Capture: l.Host.CaptureAll(t), l: l, services: map[string]*provider.Services{"internet": l.Sink}}
+	for name, node := range map[string]*world.Node{"host": l.Host, "LAN": l.LAN} {
+		s, err := provider.Serve(node.Namespace, world.EchoPorts...)
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { s.Close() })
+		wt.services[name] = s
+	}
+	eth0, err := l.LAN.Netlink.LinkByName("eth0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	addrs, err := l.LAN.Netlink.AddrList(eth0, netlink.FAMILY_V6)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, a := range addrs {
+		if a.IP.IsLinkLocalUnicast() {
+			wt.neighbour = "[" + a.IP.String() + "]"
+		}
+	}
+	if err := l.Host.Sysctl("net/ipv4/ping_group_range", "0 2147483647"); err != nil { // as in the jail
+		t.Fatal(err)
+	}
+	canary := string(world.Canary())
+	out := l.Host.Run(t, "probe", append([]string{canary}, wt.targets("lan0")...)...)
+	for i, target := range wt.targets("lan0") {
+		world.Eventually(t, "the positive control "+target, func() error {
+			wt.Sync(t)
+			if len(wt.Find(fmt.Appendf(nil, "%s%03d", canary, i))) == 0 {
+				return fmt.Errorf("not seen: %s", strings.Split(out, "\n")[i])
+			}
+			return nil
+		})
+	}
+	return wt
+}
+
+// A mark is how much a watch had seen at some time.
+type mark struct {
+	frames int
+	calls  map[string]int
+}
+
+func (wt *watch) mark(t *testing.T) mark {
+	t.Helper()
+	wt.Sync(t)
+	m := mark{frames: len(wt.Frames()), calls: map[string]int{}}
+	for name, s := range wt.services {
+		m.calls[name] = len(s.Calls())
+	}
+	return m
+}
+
+// nothingSince fails the test if anything has crossed the host's links since
+// the mark but the tunnel itself and what neighbours say, or if a canary has.
+func (wt *watch) nothingSince(t *testing.T, m mark, canary string) {
+	t.Helper()
+	wt.MustNotSee(t, []byte(canary))
+	var leaked []world.Frame
+	for _, f := range wt.Frames()[m.frames:] {
+		if !wt.tunnel(f) && !world.Neighbour(f) {
+			leaked = append(leaked, f)
+		}
+	}
+	if len(leaked) > 0 {
+		t.Errorf("crossed the host's links: %s", world.Lines(leaked))
+	}
+	for name, s := range wt.services {
+		for _, call := range s.Calls()[m.calls[name]:] {
+			t.Errorf("a service in the %s was called: %+v", name, call)
+		}
+	}
+}
+
+// insiders are those who try to get out: root with its capabilities, as it is in
+// hooks and with --keep-caps, and a user as programs usually are.
+var insiders = [][]string{{"--keep-caps", "--user", "0"}, {"--user", "65534:65534"}}
+
+// probeFrom sends probes from the jail called name and wants none of them in
+// clear. It returns their canaries.
+func (wt *watch) probeFrom(t *testing.T, name string) []string {
+	t.Helper()
+	var canaries []string
+	for _, insider := range insiders {
+		canary := string(world.Canary())
+		before := wt.mark(t)
+		args := append(append([]string{"exec"}, insider...), name, "--", "probe", canary)
+		wt.l.do(t, append(args, wt.targets(name)...)...)
+		wt.nothingSince(t, before, canary)
+		canaries = append(canaries, canary)
+	}
+	return canaries
+}
+
+// Whatever becomes of the tunnel, what is sent in the jail goes through it or
+// nowhere.
+func TestNothingLeaves(t *testing.T) {
+	world.Run(t, func(t *testing.T, w *world.World) {
+		l := newLab(t, w)
+		wt := l.watch(t)
+		begun := wt.mark(t)
+		jail := l.up(t)
+		run := func(n *world.Node, script string) func(*testing.T) {
+			return func(t *testing.T) { n.Run(t, "sh", "-c", script) }
+		}
+		signalKeeper := func(sig syscall.Signal) func(*testing.T) {
+			return func(t *testing.T) { syscall.Kill(keeperPid(t), sig) }
+		}
+		nothing := func(*testing.T) {}
+		repair := func(t *testing.T) { l.do(t, "up", l.conf) }
+		for _, tt := range []struct {
+			state    string
+			spoil    func(*testing.T)
+			mend     func(*testing.T)
+			tunnel   bool // the tunnel works
+			backends string
+		}{
+			{"up", nothing, nothing, true, ""},
+			{"endpoint silent", func(*testing.T) { l.Provider.Blackhole(true) }, func(*testing.T) { l.Provider.Blackhole(false) }, false, ""},
+			{"interface down", run(jail, "ip link set vpn down"), repair, false, ""},
+			{"addresses gone", run(jail, "ip addr flush dev vpn"), repair, false, ""},
+			{"keeper stopped", signalKeeper(syscall.SIGSTOP), signalKeeper(syscall.SIGCONT), false, "userspace"},
+			{"keeper killed", signalKeeper(syscall.SIGKILL), repair, false, ""},
+			{"interface deleted", run(jail, "ip link del vpn"), repair, false, ""},
+			{"rules flushed", run(jail, "nft flush ruleset"), repair, true, ""},
+			{"uplink down", run(l.Host, "ip link set wan0 down"), run(l.Host,
+				"ip link set wan0 up; ip route add default via "+world.GatewayV4+"; ip -6 addr add "+world.HostV6+"/64 dev wan0 nodad; ip -6 route replace default via "+world.GatewayV6), false, ""},
+			{"host's routes hijacked", run(l.Host, "for n in 0.0.0.0/1 128.0.0.0/1 "+world.InternetV4+"/32; do ip route add $n via "+world.LANV4+"; done"),
+				run(l.Host, "ip route flush via "+world.LANV4), false, ""},
+			{"host forwards", run(l.Host, "sysctl -qw net.ipv4.ip_forward=1 net.ipv6.conf.all.forwarding=1"), nothing, true, ""},
+		} {
+			if tt.backends != "" && tt.backends != backend() {
+				continue
+			}
+			t.Run(tt.state, func(t *testing.T) {
+				tt.spoil(t)
+				canaries := wt.probeFrom(t, "vpn")
+				tt.mend(t)
+				if tt.tunnel {
+					wt.mustArrive(t, canaries)
+				}
+			})
+		}
+		l.do(t, "down", "vpn")
+		wt.nothingSince(t, begun, string(world.Canary()))
+	})
+}
+
+// mustArrive wants the probes to the internet, to what is not a name server's
+// port, to have come out of the tunnel.
+func (wt *watch) mustArrive(t *testing.T, canaries []string) {
+	t.Helper()
+	for _, canary := range canaries {
+		for i, target := range wt.targets("vpn") {
+			if !strings.Contains(target, world.InternetV4) && !strings.Contains(target, world.InternetV6) || strings.HasSuffix(target, ":53") {
+				continue
+			}
+			world.Eventually(t, target+" through the tunnel", func() error {
+				if len(wt.l.Provider.Find(fmt.Appendf(nil, "%s%03d", canary, i))) == 0 {
+					return fmt.Errorf("it has not arrived")
+				}
+				return nil
+			})
+		}
+	}
+}
+
+// With keys that the server does not know there is no tunnel, and nothing else.
+func TestNothingLeavesWithoutAHandshake(t *testing.T) {
+	world.Run(t, func(t *testing.T, w *world.World) {
+		l := newLab(t, w)
+		wt := l.watch(t)
+		stranger, err := wgtypes.GeneratePrivateKey()
+		if err != nil {
+			t.Fatal(err)
+		}
+		// Somebody who never answers.
+		wt.endpoint = netip.MustParseAddrPort(world.EndpointsV4[1] + ":1")
+		silent, err := l.Inet.ListenPacket("udp4", wt.endpoint.String())
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer silent.Close()
+		right := *l.Client
+		for name, change := range map[string]func(){
+			"wrongkey":    func() { l.Client.PrivateKey = stranger },
+			"wrongpsk":    func() { l.Client.PresharedKey = stranger },
+			"wrongserver": func() { l.Client.Server = stranger.PublicKey() },
+			"noendpoint":  func() { l.Client.Endpoint = wt.endpoint.String() },
+		} {
+			*l.Client = right
+			change()
+			l.do(t, "up", l.Conf(t, name))
+			wt.probeFrom(t, name)
+			l.do(t, "down", name)
+		}
+	})
+}
+
+// A program that is in the namespace from its first moment, and one that stays
+// when the jail is gone, never get out.
+func TestNothingLeavesBeforeAndAfter(t *testing.T) {
+	world.Run(t, func(t *testing.T, w *world.World) {
+		l := newLab(t, w)
+		wt := l.watch(t)
+		for range times(5, 2) {
+			canary := string(world.Canary())
+			before := wt.mark(t)
+			ctx, cancel := context.WithCancel(t.Context())
+			spun := make(chan int)
+			go func() { spun <- spin(ctx, canary) }()
+			l.do(t, "up", l.conf)
+			jail := w.Open(t, "vpn")
+			if err := echo(jail, "tcp", world.InternetV4+":7", "hello"); err != nil {
+				t.Error(err)
+			}
+			l.do(t, "down", "vpn")
+			cancel()
+			if n := <-spun; n == 0 {
+				t.Error("the spinner never sent anything")
+			} else {
+				t.Logf("the spinner tried %d times", n)
+			}
+			wt.nothingSince(t, before, canary)
+		}
+		l.do(t, "up", l.conf)
+		canary := string(world.Canary())
+		script := fmt.Sprintf("echo ready; read go; probe %s %s; echo done", canary, strings.Join(wt.targets("vpn"), " "))
+		cmd := exec.Command("wgjail", "exec", "--keep-caps", "--user", "0", "vpn", "--", "sh", "-c", script)
+		stdin, err := cmd.StdinPipe()
+		if err != nil {
+			t.Fatal(err)
+		}
+		survivor := l.Host.Start(t, cmd)
+		survivor.WaitOutput(t, "ready\n")
+		l.do(t, "down", "vpn")
+		before := wt.mark(t)
+		stdin.Write([]byte("go\n"))
+		survivor.WaitOutput(t, "done\n")
+		wt.nothingSince(t, before, canary)
+	})
+}
+
+// spin sends canaries from the namespace vpn, as soon as there is one, until ctx
+// is done. It returns how often it tried.
+func spin(ctx context.Context, canary string) int {
+	var ns *netnsx.Namespace
+	for ns == nil {
+		if ctx.Err() != nil {
+			return 0
+		}
+		ns, _ = netnsx.Open(filepath.Join(netnsx.Dir, "vpn"))
+	}
+	defer ns.Close()
+	n := 0
+	for ctx.Err() == nil {
+		ns.Do(func() error {
+			for _, addr := range []string{world.InternetV4, world.InternetV6, world.LANV4, world.HostV4, world.EndpointsV4[0]} {
+				at := netip.AddrPortFrom(netip.MustParseAddr(addr), 443)
+				for _, proto := range []string{"udp", "icmp"} {
+					n++
+					sendProbe(fmt.Sprintf("%s/%v", proto, at), []byte(canary))
+				}
+			}
+			return nil
+		})
+	}
+	return n
+}
