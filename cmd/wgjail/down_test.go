@@ -174,10 +174,8 @@ func TestDownAgain(t *testing.T) {
 	world.Run(t, func(t *testing.T, w *world.World) {
 		l := newLab(t, w)
 		before := w.Snapshot(t)
-		var jails []string
 		for _, name := range []string{"a", "b", "c"} {
 			l.do(t, "up", l.Conf(t, name))
-			jails = append(jails, name)
 		}
 		if out := l.do(t, "down", "b"); out != "jail b is down\n" {
 			t.Errorf("printed %q", out)
