@@ -137,6 +137,9 @@ func (e *execution) run() error {
 	if err := privateMounts(); err != nil {
 		return e.explain(err)
 	}
+	if !e.KeepCaps {
+		ignoreFileCaps(e.Log)
+	}
 	for _, m := range e.mirrors {
 		if err := m.mount(e.Log); err != nil {
 			return e.explain(err)

@@ -23,6 +23,18 @@ func privateMounts() error {
 	return nil
 }
 
+// ignoreFileCaps makes set-user-ID bits and file capabilities of no effect on all
+// mounts of the calling thread's mount namespace. no_new_privs sees to it that
+// they give nothing, but the kernel refuses to execute a program that has file
+// capabilities, as ping(8) does, where it cannot give them; without them ping
+// works. Before Linux 5.12 it does not (mount_setattr(2)).
+func ignoreFileCaps(log *slog.Logger) {
+	attr := unix.MountAttr{Attr_set: unix.MOUNT_ATTR_NOSUID}
+	if err := unix.MountSetattr(unix.AT_FDCWD, "/", unix.AT_RECURSIVE, &attr); err != nil {
+		log.Debug("programs with file capabilities cannot be executed", "error", err)
+	}
+}
+
 // mount covers the directory with its mirror. The error means that something
 // which had to be hidden or replaced is not; an entry of the host's that cannot
 // be taken over is left out, with a warning.
