@@ -64,12 +64,19 @@ func (m *maker) repair(ctx context.Context, before *state) (*Jail, error) {
 func fingerprint(cfg *Config) string {
 	c := *cfg
 	c.Hooks, c.Warnings = Hooks{}, nil
-	text, err := json.Marshal(c)
-	if err != nil { // none of its fields can fail
+	sum := sha256.New()
+	if err := json.NewEncoder(sum).Encode(c); err != nil { // none of its fields can fail
 		return ""
 	}
-	sum := sha256.Sum256(text)
-	return hex.EncodeToString(sum[:])
+	secrets := []Secret{c.PrivateKey} // which JSON hides
+	for _, p := range c.Peers {
+		secrets = append(secrets, p.PresharedKey)
+	}
+	for _, s := range secrets {
+		key := s.Key()
+		sum.Write(key[:])
+	}
+	return hex.EncodeToString(sum.Sum(nil))
 }
 
 // openNamespace opens the jail's namespace and checks that it is the one that
