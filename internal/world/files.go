@@ -8,6 +8,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 
@@ -47,11 +48,15 @@ func processes() ([]string, error) {
 	return lines, nil
 }
 
-// files returns the files in /run and /etc with a hash of what is in them.
+// inEtc are the directories in /etc that a jail or its user may have to do with.
+var inEtc = []string{"/etc/iproute2", "/etc/netns", "/etc/sysctl.d", "/etc/systemd", "/etc/wireguard"}
+
+// files returns the files in /run, in /etc itself and in some directories there,
+// with a hash of what is in them.
 func files() ([]string, error) {
 	var lines []string
 	for _, top := range []string{"/run", "/etc"} {
-		err := filepath.WalkDir(top, func(path string, _ fs.DirEntry, err error) error {
+		err := filepath.WalkDir(top, func(path string, d fs.DirEntry, err error) error {
 			switch {
 			case errors.Is(err, os.ErrNotExist):
 				return nil
@@ -63,8 +68,14 @@ func files() ([]string, error) {
 				return nil
 			}
 			line, err := describe(path)
+			if err != nil {
+				return err
+			}
 			lines = append(lines, line)
-			return err
+			if d.IsDir() && filepath.Dir(path) == "/etc" && !slices.Contains(inEtc, path) {
+				return fs.SkipDir
+			}
+			return nil
 		})
 		if err != nil {
 			return nil, err
@@ -73,6 +84,7 @@ func files() ([]string, error) {
 	return lines, nil
 }
 
+// describe returns a line about a file.
 func describe(path string) (string, error) {
 	info, err := os.Lstat(path)
 	if err != nil {

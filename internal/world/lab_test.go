@@ -173,13 +173,15 @@ func TestSnapshotSeesChangesAndOnlyThem(t *testing.T) {
 				t.Errorf("after `%s` no %q in:\n%s", tt.do, tt.want, diff)
 			}
 			w.Host.Run(t, "sh", "-c", tt.undo)
+			var after string
 			Eventually(t, "the end of `"+tt.do+"`", func() error {
-				if diff := Diff(before, w.Snapshot(t)); diff != "" && !strings.HasPrefix(tt.do, "iptables-legacy") {
+				after = w.Snapshot(t)
+				if diff := Diff(before, after); diff != "" && !strings.HasPrefix(tt.do, "iptables-legacy") { // whose table stays
 					return fmt.Errorf("left:\n%s", diff)
 				}
 				return nil
 			})
-			before = w.Snapshot(t)
+			before = after
 		}
 	})
 }

@@ -19,8 +19,8 @@ import (
 )
 
 // Snapshot describes the world as sorted lines of text, for Diff: the network of
-// the host, the processes, the mounts, and the files in /run and /etc. It leaves
-// out what changes by itself.
+// the host, the processes, the mounts, and the files in /run and the nearer ones
+// in /etc. It leaves out what changes by itself.
 func (w *World) Snapshot(t testing.TB) string {
 	t.Helper()
 	lines := strings.Split(strings.TrimSpace(w.Host.Snapshot(t)), "\n")
