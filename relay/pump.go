@@ -12,6 +12,8 @@ const (
 	// bulkAfter is how many reads in a row must fill the buffer before the
 	// direction is spliced.
 	bulkAfter = 3
+	// bulkMost is how far above that the score of a direction may rise.
+	bulkMost = 8
 )
 
 // connEvent handles what epoll says about one end of c.

@@ -32,7 +32,7 @@ type end struct {
 	out   *stash // bytes that the socket did not take yet; nil nearly always
 	fd    int32
 	flags endFlags
-	full  uint8 // how many reads in a row filled the buffer
+	full  uint8 // score of the direction from here: bulkAfter and more is bulk
 }
 
 type endFlags uint16

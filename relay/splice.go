@@ -37,9 +37,12 @@ func (w *worker) spliceOnce(c *conn, side uint8) int {
 		}
 		return 0
 	}
-	if n < bulkLeast {
-		from.full = 0
+	if n >= bulkLeast {
+		from.full = min(from.full+1, bulkMost)
+	} else {
+		from.full-- // it takes some to leave bulk again: short reads happen
 	}
+	w.bulk = true
 	w.moved(c, side, n)
 	to.out = w.pool.keepPipe(p, n)
 	w.flush(c, 1-side)

@@ -34,19 +34,24 @@ func (wt *waiter) init(r *Relay) {
 }
 
 // wait returns the number of events, which is zero after ms milliseconds or an
-// interruption. Negative ms is for ever.
-func (wt *waiter) wait(ep int32, evs []unix.EpollEvent, ms int) int {
+// interruption. Negative ms is for ever. Without hurry it does not poll: a stream
+// in bulk costs less the more of it has come together.
+func (wt *waiter) wait(ep int32, evs []unix.EpollEvent, ms int, hurry bool) int {
 	if n, e := sysPoll(ep, evs, 0); n > 0 || e != 0 || ms == 0 {
 		return max(0, n)
 	}
-	for range wt.polls {
+	polls := wt.polls
+	if !hurry {
+		polls = 0
+	}
+	for range polls {
 		sysYield()
 		if n, e := sysPoll(ep, evs, 0); n > 0 || e != 0 {
 			wt.polls = min(maxPolls, wt.polls+wt.polls/4+1)
 			return max(0, n)
 		}
 	}
-	wt.polls = max(1, wt.polls/2)
+	wt.polls = max(1, polls/2)
 	if wt.short {
 		if n, e := sysPoll(ep, evs, shortWait); n > 0 || e != 0 || ms == shortWait {
 			return max(0, n)

@@ -33,6 +33,7 @@ type worker struct {
 	conns  conns
 	buf    []byte // what recv reads into and send writes from, for all connections
 	pool   pool
+	bulk   bool    // something was spliced in this turn
 	again  []token // connections whose turn ended before their bytes did
 	timers timers
 	udp    udpLoop
@@ -109,7 +110,8 @@ func (w *worker) wait() int {
 		// Rounded up, so that the timer is due when it wakes.
 		ms = int((max(0, due-w.time()) + time.Millisecond - 1) / time.Millisecond)
 	}
-	n := w.waiter.wait(w.epoll, w.events, ms)
+	n := w.waiter.wait(w.epoll, w.events, ms, !w.bulk)
+	w.bulk = false
 	w.clock = 0
 	return n
 }
