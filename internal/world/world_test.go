@@ -216,6 +216,20 @@ func TestOutcome(t *testing.T) {
 	}
 }
 
+func TestWithoutRoot(t *testing.T) {
+	RequireRoot(t)
+	for _, tt := range []struct {
+		env string
+		ok  bool
+	}{{"", true}, {allVar + "=1", false}} {
+		cmd, out := outcome(t, "pass", tt.env)
+		cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: 65534, Gid: 65534}}
+		if err := cmd.Run(); (err == nil) != tt.ok || !strings.Contains(out.String(), "run `sudo make test`") {
+			t.Errorf("with %q: %v:\n%s", tt.env, err, out)
+		}
+	}
+}
+
 // orphans leaves processes behind that do not want to die with their parent.
 func orphans(t *testing.T, w *World) {
 	w.Host.Run(t, "sh", "-c", "setsid sleep 12345 >/dev/null 2>&1 & setsid sh -c 'trap : TERM INT HUP; sleep 12345; sleep 12345' >/dev/null 2>&1 &")
