@@ -117,7 +117,7 @@ func (v *Veth) takeAway(ids ...string) error {
 		})
 	}
 	v.known = make([]snapshot, len(v.books))
-	have, indexErr := v.table.indexes()
+	have, indexErr := v.table.indexes(setIn)
 	var rules []int
 	for _, id := range ids {
 		if index, ok := have[id]; ok {

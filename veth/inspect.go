@@ -8,7 +8,8 @@ import (
 )
 
 // Counters are what has gone through a forward. Packets and bytes are counted in
-// the jail, by port there: forwards to one port count the same ones.
+// the jail, by the port there: of several forwards to one port the last one has
+// them all.
 type Counters struct {
 	Total      uint64 // connections, and UDP clients, that were redirected
 	Active     uint64 // of them, those that the host has in its connection table
@@ -96,15 +97,19 @@ func (v *Veth) lacks(forwards []Forward) ([]string, error) {
 	if err != nil {
 		return nil, err
 	}
-	indexes, err := v.table.indexes()
+	in, err := v.table.indexes(setIn)
+	if err != nil {
+		return nil, err
+	}
+	out, err := v.table.indexes(setOut)
 	if err != nil {
 		return nil, err
 	}
 	list := slices.Concat(missing(v.pieces()), v.table.lacks(rules))
-	open := forwardIDs(rules)
 	for _, f := range forwards {
-		index, ok := indexes[f.ID]
-		if !ok || !slices.Contains(open, f.ID) {
+		index, isIn := in[f.ID]
+		_, isOut := out[f.ID]
+		if !isIn || !isOut || rulesOf(f.ID, rules) != len(f.newRules(v.pair.sides, index)) {
 			list = append(list, fmt.Sprintf("forward %s in the jail", f.ID))
 			continue
 		}

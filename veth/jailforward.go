@@ -14,17 +14,33 @@ import (
 
 // add opens the forward in the jail and returns its index, the lower half of its
 // connections' mark. It keeps the one it has, or had: prefer, if that is not 0
-// and free.
+// and free. A forward that is there in part is made whole.
 func (t *jailTable) add(f Forward, prefer uint16) (uint16, error) {
-	have, err := t.indexes()
+	rules, err := t.rules()
 	if err != nil {
 		return 0, err
 	}
-	if index, ok := have[f.ID]; ok {
-		return index, nil
-	}
-	index, err := freeIndex(have, prefer)
+	in, err := t.indexes(setIn)
 	if err != nil {
+		return 0, err
+	}
+	out, err := t.indexes(setOut)
+	if err != nil {
+		return 0, err
+	}
+	index, isIn := in[f.ID]
+	_, isOut := out[f.ID]
+	there := rulesOf(f.ID, rules)
+	switch {
+	case isIn && isOut && there == len(f.newRules(t.sides, index)):
+		return index, nil
+	case isIn || isOut || there > 0:
+		if err := t.removeForwards([]string{f.ID}); err != nil {
+			return 0, err
+		}
+	}
+	delete(in, f.ID)
+	if index, err = freeIndex(in, prefer); err != nil {
 		return 0, err
 	}
 	chain := &nftables.Chain{Name: "new", Table: innerNFT}
@@ -58,28 +74,30 @@ func freeIndex(have map[string]uint16, prefer uint16) (uint16, error) {
 	return 0, fmt.Errorf("more than %d forwards into one jail", maxIndex)
 }
 
-// indexes returns the index of each forward that is open.
-func (t *jailTable) indexes() (map[string]uint16, error) {
+// indexes returns the index of each forward that is in a set.
+func (t *jailTable) indexes(set string) (map[string]uint16, error) {
 	have := map[string]uint16{}
-	elements, err := t.elements(setIn)
+	elements, err := t.elements(set)
 	for _, e := range elements {
 		have[e.Comment] = uint16(binaryutil.NativeEndian.Uint32(e.Key))
 	}
 	return have, err
 }
 
+// elements returns the elements of a set; none if there is no such set.
 func (t *jailTable) elements(set string) ([]nftables.SetElement, error) {
 	elements, err := t.conn.GetSetElements(marks(set))
-	return elements, rulesError(ignore(err, unix.ENOENT))
+	if err != nil { // it does not tell which error it is
+		if _, setErr := t.conn.GetSetByName(innerNFT, set); errors.Is(setErr, unix.ENOENT) {
+			return nil, nil
+		}
+	}
+	return elements, rulesError(err)
 }
 
-// remove closes the forwards with these IDs.
+// removeForwards closes the forwards with these IDs.
 func (t *jailTable) removeForwards(ids []string) error {
 	rules, err := t.rules()
-	if err != nil {
-		return err
-	}
-	have, err := t.indexes()
 	if err != nil {
 		return err
 	}
@@ -90,17 +108,22 @@ func (t *jailTable) removeForwards(ids []string) error {
 			}
 		}
 	}
-	var elements []nftables.SetElement
-	for _, id := range ids {
-		if index, ok := have[id]; ok {
-			elements = append(elements, nftables.SetElement{Key: native32(markBase | uint32(index))})
+	for _, set := range []string{setIn, setOut} {
+		have, err := t.indexes(set)
+		if err != nil {
+			return err
 		}
-	}
-	if len(elements) > 0 {
-		for _, name := range []string{setIn, setOut} {
-			if err := t.conn.SetDeleteElements(marks(name), elements); err != nil {
-				return err
+		var elements []nftables.SetElement
+		for _, id := range ids {
+			if index, ok := have[id]; ok {
+				elements = append(elements, nftables.SetElement{Key: native32(markBase | uint32(index))})
 			}
+		}
+		if len(elements) == 0 {
+			continue
+		}
+		if err := t.conn.SetDeleteElements(marks(set), elements); err != nil {
+			return err
 		}
 	}
 	return rulesError(t.conn.Flush())

@@ -277,3 +277,14 @@ func forwardIDs(have map[string][]*nftables.Rule) []string {
 	slices.Sort(list)
 	return slices.Compact(list)
 }
+
+// rulesOf counts the rules of a forward.
+func rulesOf(id string, have map[string][]*nftables.Rule) int {
+	count := 0
+	for _, r := range have["new"] {
+		if ruleID(r) == id {
+			count++
+		}
+	}
+	return count
+}

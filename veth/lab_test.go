@@ -1,6 +1,7 @@
 package veth_test
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"io"
@@ -8,8 +9,11 @@ import (
 	"net"
 	"net/netip"
 	"strings"
+	"sync"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/wgjail/wgjail/internal/world"
 	"github.com/wgjail/wgjail/veth"
@@ -22,9 +26,9 @@ func TestMain(m *testing.M) { world.Main(m) }
 //
 //	lan eth0 ─── lan0 host wan0 ─── eth0 inet        jail vpn ─── vpn exit
 type lab struct {
-	w                             *world.World
-	host, lan, inet, jail, exit   *world.Node
-	opts                          veth.Options
+	w                              *world.World
+	host, lan, inet, jail, exit    *world.Node
+	opts                           veth.Options
 	hostLAN4, hostLAN6, lan4, lan6 string
 }
 
@@ -79,7 +83,7 @@ func (l *lab) newJail(t *testing.T, name string, tunnel ...string) *world.Node {
 		sysctl(t, jail, "net/ipv6/conf/"+which+"/accept_ra", "0")
 		sysctl(t, jail, "net/ipv6/conf/"+which+"/accept_redirects", "0")
 	}
-	inside, outside := jail.End("vpn"), l.exit.End("vpn"+name, exit4+"/32", exit6+"/128")
+	inside, outside := jail.End("vpn"), l.exit.End("vpn"+name)
 	l.w.Link(t, inside, outside)
 	for _, e := range []world.End{inside, outside} {
 		e.Node.Run(t, "ip", "link", "set", e.Name, "down")
@@ -87,6 +91,7 @@ func (l *lab) newJail(t *testing.T, name string, tunnel ...string) *world.Node {
 		sysctl(t, e.Node, "net/ipv6/conf/"+e.Name+"/addr_gen_mode", "1")
 		e.Node.Run(t, "ip", "link", "set", e.Name, "up")
 	}
+	l.exit.Addr(t, "vpn"+name, exit4+"/32", exit6+"/128")
 	for _, a := range tunnel {
 		addr := netip.MustParseAddr(a)
 		flag := "-4"
@@ -145,33 +150,96 @@ func udp(port uint16) veth.Forward {
 	return f
 }
 
-// serve serves a port of the node on all addresses, or at addr: it says who, where
-// it is, who the client is, and what it sent.
-func serve(t *testing.T, n *world.Node, who, network, addr string) {
+// A service answers who it is, who the client is, and what the client sent. It
+// remembers that.
+type service struct {
+	who   string
+	mu    sync.Mutex
+	bytes []byte
+	conn  net.PacketConn      // UDP
+	conns map[string]net.Conn // TCP, by client
+}
+
+// serve serves a port of the node.
+func serve(t *testing.T, n *world.Node, who, network, addr string) *service {
 	t.Helper()
+	s := &service{who: who, conns: map[string]net.Conn{}}
 	if network == "tcp" {
 		ln, err := n.Listen("tcp", addr)
 		if err != nil {
 			t.Fatal(err)
 		}
 		t.Cleanup(func() { ln.Close() })
-		go serveTCP(ln, who)
-		return
+		go s.serveTCP(ln)
+		return s
 	}
 	c, err := n.ListenPacket("udp", addr)
 	if err != nil {
 		t.Fatal(err)
 	}
+	s.conn = c
 	t.Cleanup(func() { c.Close() })
-	go serveUDP(c, who)
+	go s.serveUDP()
+	return s
 }
 
-func serveTCP(ln net.Listener, who string) {
+func (s *service) hear(from net.Addr, data []byte) (answer []byte) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.bytes = append(s.bytes, data...)
+	return fmt.Appendf(nil, "%s %s %s\n", s.who, unmapped(from), data)
+}
+
+// heard reports whether a client has sent these bytes.
+func (s *service) heard(canary []byte) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return bytes.Contains(s.bytes, canary)
+}
+
+// sayTo sends to a client that the service knows, without having been asked.
+func (s *service) sayTo(client net.Addr, what string) error {
+	if s.conn != nil {
+		_, err := s.conn.WriteTo([]byte(what), client)
+		return ignoreRefused(err)
+	}
+	s.mu.Lock()
+	c := s.conns[unmappedPort(client)]
+	s.mu.Unlock()
+	if c == nil {
+		return fmt.Errorf("%s does not know %s", s.who, client)
+	}
+	_, err := io.WriteString(c, what)
+	return err
+}
+
+// drop ends a TCP client's connection, and what the kernel would still send.
+func (s *service) drop(client net.Addr) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if c, ok := s.conns[unmappedPort(client)].(*net.TCPConn); ok {
+		c.SetLinger(0)
+		c.Close()
+	}
+}
+
+// ignoreRefused leaves out the errors of a packet that was not let out.
+func ignoreRefused(err error) error {
+	if errors.Is(err, unix.EPERM) || errors.Is(err, unix.ENETUNREACH) {
+		return nil
+	}
+	return err
+}
+
+func (s *service) serveTCP(ln net.Listener) {
 	for {
 		c, err := ln.Accept()
 		if err != nil {
 			return
 		}
+		s.mu.Lock()
+		s.conns[unmappedPort(c.RemoteAddr())] = c
+		s.mu.Unlock()
 		go func() {
 			defer c.Close()
 			buf := make([]byte, 1<<16)
@@ -180,20 +248,22 @@ func serveTCP(ln net.Listener, who string) {
 				if err != nil {
 					return
 				}
-				fmt.Fprintf(c, "%s %s %s\n", who, unmapped(c.RemoteAddr()), buf[:n])
+				c.Write(s.hear(c.RemoteAddr(), buf[:n]))
 			}
 		}()
 	}
 }
 
-func serveUDP(c net.PacketConn, who string) {
+func (s *service) serveUDP() {
 	buf := make([]byte, 1<<16)
 	for {
-		n, from, err := c.ReadFrom(buf)
-		if err != nil {
+		n, from, err := s.conn.ReadFrom(buf)
+		if errors.Is(err, net.ErrClosed) {
 			return
 		}
-		c.WriteTo(fmt.Appendf(nil, "%s %s %s\n", who, unmapped(from), buf[:n]), from)
+		if err == nil {
+			s.conn.WriteTo(s.hear(from, buf[:n]), from)
+		}
 	}
 }
 
@@ -203,12 +273,18 @@ func unmapped(a net.Addr) string {
 	return ap.Addr().Unmap().String()
 }
 
-// quick is how long something may take that should not happen; patience how long
-// something may that should.
-const (
-	quick    = 300 * time.Millisecond
-	patience = 5 * time.Second
-)
+func unmappedPort(a net.Addr) string {
+	ap, _ := netip.ParseAddrPort(a.String())
+	return netip.AddrPortFrom(ap.Addr().Unmap(), ap.Port()).String()
+}
+
+func deadline(c net.PacketConn) { c.SetDeadline(time.Now().Add(patience)) }
+
+// quick is how long something may take that should not happen.
+const quick = 300 * time.Millisecond
+
+// patience is how long something may take that should happen.
+var patience = 10 * time.Second
 
 // ask sends "hello" and returns who answered and which client it saw.
 func ask(n *world.Node, network, addr string, timeout time.Duration) (string, error) {

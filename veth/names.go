@@ -61,3 +61,6 @@ func checkID(id string) error {
 	}
 	return nil
 }
+
+// HostLink returns the name of the host's end of a jail's pair.
+func HostLink(jail string) string { return namesOf(jail).link }

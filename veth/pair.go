@@ -135,9 +135,13 @@ func (p *pair) sidePieces(s side, service netip.Addr) []piece {
 	marked := netlink.NewRule()
 	marked.Family, marked.Priority, marked.Table = family(s.v6), rulePref, routeTab
 	marked.Mark, marked.Mask = markBase, &mask
-	return []piece{
-		p.outer.address(s.outer),
-		p.inner.address(s.inner),
+	list := []piece{p.outer.address(s.outer)}
+	// IPv4 works on a link with an address only. An IPv6 packet gets the service's
+	// address as destination before anything asks whose it is.
+	if !s.v6 || service == s.inner {
+		list = append(list, p.inner.address(s.inner))
+	}
+	return append(list,
 		p.outer.route(netlink.Route{Family: family(s.v6), Dst: single(s.inner), Scope: scopeOf(s.v6), Table: unix.RT_TABLE_MAIN}),
 		p.outer.neighbour(s.inner, p.inner.link.Attrs().HardwareAddr),
 		p.inner.neighbour(s.outer, p.outer.link.Attrs().HardwareAddr),
@@ -146,7 +150,7 @@ func (p *pair) sidePieces(s side, service netip.Addr) []piece {
 			Flags: int(netlink.FLAG_ONLINK), Table: routeTab,
 		}),
 		policyRule(p.inner.h, "rule for marked packets, "+familyName(s.v6), marked),
-	}
+	)
 }
 
 func scopeOf(v6 bool) netlink.Scope {

@@ -212,33 +212,37 @@ func (n names) teardown(have snapshot, from ...string) string {
 }
 
 // forget returns the input that removes the forwards with these IDs. A list of
-// clients that no forward uses any more goes with the last one.
+// clients that no forward uses any more goes with the last one. Rules are named
+// by their number: iptables does not always know its own spelling again.
 func (n names) forget(ids []string, have snapshot) string {
 	s := &script{n: n}
 	nat := have["nat"]
-	var empty []string
-	for _, name := range slices.Sorted(maps.Keys(nat)) {
-		if !strings.HasPrefix(name, n.chains) {
-			continue
-		}
-		left := len(nat[name])
-		for _, line := range nat[name] {
-			if id, ours := n.idOf(line); ours && slices.Contains(ids, id) {
-				s.add("nat", "%s", strings.Replace(line, "-A ", "-D ", 1))
+	remove := func(chain string, which func(line string) bool) (left int) {
+		lines := nat[chain]
+		left = len(lines)
+		for i := len(lines) - 1; i >= 0; i-- { // backwards: numbers move up
+			if which(lines[i]) {
+				s.add("nat", "-D %s %d", chain, i+1)
 				left--
 			}
 		}
+		return left
+	}
+	var empty []string
+	for _, name := range slices.Sorted(maps.Keys(nat)) {
+		if !n.isGroup(name) && name != n.chain("from") {
+			continue
+		}
+		left := remove(name, func(line string) bool {
+			id, ours := n.idOf(line)
+			return ours && slices.Contains(ids, id)
+		})
 		if left == 0 && n.isGroup(name) {
 			empty = append(empty, name)
 		}
 	}
-	for _, line := range nat[n.chain("allow")] {
-		if slices.Contains(empty, target(line)) {
-			s.add("nat", "%s", strings.Replace(line, "-A ", "-D ", 1))
-		}
-	}
+	remove(n.chain("allow"), func(line string) bool { return slices.Contains(empty, target(line)) })
 	for _, name := range empty {
-		s.add("nat", "-F %s", name)
 		s.add("nat", "-X %s", name)
 	}
 	return s.text(tables)
