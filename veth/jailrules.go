@@ -56,7 +56,7 @@ import (
 //
 //	(1) the host and the LAN reach no other address of the jail: not the
 //	    tunnel's (CVE-2019-14899), no broadcast, no multicast
-//	(2) the tunnel does not reach the pair's address, and so no connection of a
+//	(2) only where that is an address of the jail (isLocal): the tunnel does not reach the pair's address, and so no connection of a
 //	    client whose address its other end pretends to have
 //	(3) the mark makes the way back a known one: rp_filter asks with it
 //	    (src_valid_mark), and accepted TCP sockets keep it (tcp_fwmark_accept)
@@ -112,7 +112,9 @@ func jailChains(sides []side, services []netip.Addr) []jailChain {
 	}
 	raw.rules = append(raw.rules, say(fromLink(innerLink), counter(), drop()))
 	for i, s := range sides {
-		raw.rules = append(raw.rules, say(notFromLink("lo"), toAddr(s.inner), counter(), drop()))
+		if isLocal(s, services[i]) {
+			raw.rules = append(raw.rules, say(notFromLink("lo"), toAddr(s.inner), counter(), drop()))
+		}
 		if services[i] != s.inner {
 			service.rules = append(service.rules, say(fromLink(innerLink), ofFamily(s.v6), redirectTo(services[i])))
 		}

@@ -34,30 +34,27 @@ var never = []probe{
 		}
 		return nil
 	}),
-	leaks("L10 L12 L25 jail root begins connections: to the host, through the host", func(x *target) error {
-		return each(func(i int, v6 bool) error {
-			s := x.sides[i]
-			canary := world.Canary()
-			for _, to := range []netip.AddrPort{
-				netip.AddrPortFrom(s.outer, 7777), at(x.host46()[i], 7777), at([]string{inet4, inet6}[i], 7777), at(x.lan46()[i], 7777),
-			} {
-				if err := x.fromJail(udpPacket(netip.AddrPortFrom(s.inner, 8080), to, canary)); err != nil {
-					return err
-				}
-				if err := x.fromJail(tcpPacket(netip.AddrPortFrom(s.inner, 9), to, flagSYN, canary)); err != nil {
-					return err
-				}
+	attack("L10 L12 L25 jail root begins connections: to the host, through the host", func(x *target, i int, canary []byte) error {
+		s := x.sides[i]
+		for _, to := range []netip.AddrPort{
+			netip.AddrPortFrom(s.outer, 7777), at(x.host46()[i], 7777), at(inet46[i], 7777), at(x.lan46()[i], 7777),
+		} {
+			if err := x.fromJail(udpPacket(netip.AddrPortFrom(s.inner, 8080), to, canary)); err != nil {
+				return err
 			}
-			x.settle()
-			var errs []error
-			if x.onHost.heard(canary) {
-				errs = append(errs, errors.New("the host's service heard it"))
+			if err := x.fromJail(tcpPacket(netip.AddrPortFrom(s.inner, 9), to, flagSYN, canary)); err != nil {
+				return err
 			}
-			if begun, err := conntracked(x.host, s.inner, v6); begun || err != nil {
-				errs = append(errs, errors.Join(err, errors.New("it is in the host's connection table")))
-			}
-			return errors.Join(append(errs, x.unseen(x.inet, "eth0", canary), x.unseen(x.lan, "eth0", canary))...)
-		})
+		}
+		return nil
+	}, func(x *target, i int, canary []byte) error {
+		if x.onHost.heard(canary) {
+			return errors.New("the host's service heard it")
+		}
+		if begun, err := conntracked(x.host, x.sides[i].inner, i == 1); begun || err != nil {
+			return errors.Join(err, errors.New("it is in the host's connection table"))
+		}
+		return errors.Join(x.unseen(x.inet, "eth0", canary), x.unseen(x.lan, "eth0", canary))
 	}),
 	leaks("L12 jail root speaks for somebody else's connection", func(x *target) error {
 		return each(func(i int, _ bool) error {
@@ -76,76 +73,52 @@ var never = []probe{
 			return nil
 		})
 	}),
-	leaks("L11 L33 a socket bound to the pair", func(x *target) error {
-		return each(func(i int, v6 bool) error {
-			canary := world.Canary()
-			to := []netip.AddrPort{netip.AddrPortFrom(x.sides[i].outer, 7777), at(x.host46()[i], 7777), at([]string{inet4, inet6}[i], 7777), at(x.lan46()[i], 7777)}
-			if v6 {
-				to = append(to, at("ff02::fb%host0", 5353), at("2001:db8:ffff::77", 9))
-			} else {
-				to = append(to, at("224.0.0.251", 5353), at("255.255.255.255", 67), at("192.0.2.77", 9))
-			}
-			for _, t := range to {
-				sendBound(x.jail, "host0", t, canary)
-			}
-			x.settle()
-			return x.unseen(x.host, x.outer, canary)
-		})
-	}),
-	leaks("L15 the LAN routes to the pair's address", func(x *target) error {
-		return each(func(i int, _ bool) error {
-			to := x.sides[i].inner
-			x.lan.Run(x.t, "ip", "route", "replace", to.String(), "via", x.host46()[i])
-			canary := world.Canary()
-			if err := send(x.lan, netip.AddrPortFrom(to, 8080), canary); err != nil {
+	attack("L11 L33 a socket bound to the pair", func(x *target, i int, canary []byte) error {
+		to := []netip.AddrPort{netip.AddrPortFrom(x.sides[i].outer, 7777), at(x.host46()[i], 7777), at(inet46[i], 7777), at(x.lan46()[i], 7777)}
+		if i == 1 {
+			to = append(to, at("ff02::fb%host0", 5353), at("2001:db8:ffff::77", 9))
+		} else {
+			to = append(to, at("224.0.0.251", 5353), at("255.255.255.255", 67), at("192.0.2.77", 9))
+		}
+		for _, t := range to {
+			sendBound(x.jail, "host0", t, canary)
+		}
+		return nil
+	}, func(x *target, _ int, canary []byte) error { return x.unseen(x.host, x.outer, canary) }),
+	attack("L15 the LAN routes to the pair's address", func(x *target, i int, canary []byte) error {
+		to := x.sides[i].inner
+		x.lan.Run(x.t, "ip", "route", "replace", to.String(), "via", x.host46()[i])
+		return send(x.lan, netip.AddrPortFrom(to, 8080), canary)
+	}, func(x *target, _ int, canary []byte) error { return x.unseen(x.jail, "host0", canary) }),
+	attack("L15 L21 the host asks the pair's address for a port that is not forwarded", func(x *target, i int, canary []byte) error {
+		return send(x.host, netip.AddrPortFrom(x.sides[i].inner, 9999), canary)
+	}, notHeard((*target).hiddenService)),
+	attack("L18 the LAN goes through the host", func(x *target, i int, canary []byte) error {
+		return send(x.lan, at(inet46[i], 8080), canary)
+	}, func(x *target, _ int, canary []byte) error { return x.unseen(x.inet, "eth0", canary) }),
+	attack("L18 the internet goes through the host", func(x *target, i int, canary []byte) error {
+		return send(x.inet, at(x.lan46()[i], 8080), canary)
+	}, func(x *target, _ int, canary []byte) error { return x.unseen(x.lan, "eth0", canary) }),
+	attack("L21 the host reaches the tunnel's address over the pair", func(x *target, i int, canary []byte) error {
+		to := at(tunnel46[i], 8080)
+		if i == 0 {
+			x.before = len(x.captures[x.host].Frames())
+		}
+		for _, packet := range [][]byte{
+			udpPacket(netip.AddrPortFrom(x.sides[i].outer, 9), to, canary),
+			tcpPacket(at(exit46[i], 9), to, flagSYN|flagACK, canary),
+			tcpPacket(netip.AddrPortFrom(x.sides[i].outer, 9), to, flagSYN|flagACK, canary),
+		} {
+			if err := inject(x.host, x.outer, macOf(x.t, x.jail, "host0"), packet); err != nil {
 				return err
 			}
-			x.settle()
-			return x.unseen(x.jail, "host0", canary)
-		})
-	}),
-	leaks("L15 L21 the host asks the pair's address for a port that is not forwarded", func(x *target) error {
-		return each(func(i int, _ bool) error {
-			canary := world.Canary()
-			if err := send(x.host, netip.AddrPortFrom(x.sides[i].inner, 9999), canary); err != nil {
-				return err
-			}
-			x.settle()
-			if x.hidden.heard(canary) {
-				return errors.New("the service heard it")
-			}
-			return nil
-		})
-	}),
-	leaks("L18 the LAN goes through the host", func(x *target) error {
-		return each(func(i int, _ bool) error {
-			canary := world.Canary()
-			if err := send(x.lan, at([]string{inet4, inet6}[i], 8080), canary); err != nil {
-				return err
-			}
-			x.settle()
-			return x.unseen(x.inet, "eth0", canary)
-		})
-	}),
-	leaks("L21 the host reaches the tunnel's address over the pair", func(x *target) error {
-		return each(func(i int, _ bool) error {
-			canary, before := world.Canary(), len(x.captures[x.host].Frames())
-			to := []string{tunnel4, tunnel6}[i]
-			for _, packet := range [][]byte{
-				udpPacket(netip.AddrPortFrom(x.sides[i].outer, 9), at(to, 8080), canary),
-				tcpPacket(at([]string{exit4, exit6}[i], 9), at(to, 8080), flagSYN|flagACK, canary),
-				tcpPacket(netip.AddrPortFrom(x.sides[i].outer, 9), at(to, 8080), flagSYN|flagACK, canary),
-			} {
-				if err := inject(x.host, x.outer, macOf(x.t, x.jail, "host0"), packet); err != nil {
-					return err
-				}
-			}
-			x.settle()
-			if x.inJail["udp"].heard(canary) {
-				return errors.New("the service heard it")
-			}
-			return x.noReset(to, before)
-		})
+		}
+		return nil
+	}, func(x *target, i int, canary []byte) error {
+		if x.inJail["udp"].heard(canary) {
+			return errors.New("the service heard it")
+		}
+		return x.noReset(tunnel46[i], x.before)
 	}),
 	leaks("L21 each end answers questions for addresses", func(x *target) error {
 		var errs []error
@@ -174,21 +147,11 @@ var never = []probe{
 		}
 		return errors.Join(errs...)
 	}),
-	leaks("L21 the exit reaches the pair's address through the tunnel", func(x *target) error {
-		return each(func(i int, _ bool) error {
-			canary := world.Canary()
-			// As a client of the LAN would: the rules that let it in say so.
-			packet := udpPacket(at(x.lan46()[i], 99), netip.AddrPortFrom(x.sides[i].inner, 8080), canary)
-			if err := inject(x.exit, "vpnvpn", macOf(x.t, x.jail, "vpn"), packet); err != nil {
-				return err
-			}
-			x.settle()
-			if x.inJail["udp"].heard(canary) {
-				return errors.New("the service heard it")
-			}
-			return nil
-		})
-	}),
+	attack("L21 the exit reaches the pair's address through the tunnel", func(x *target, i int, canary []byte) error {
+		// As a client of the LAN would: the rules that let it in say so.
+		packet := udpPacket(at(x.lan46()[i], 99), netip.AddrPortFrom(x.sides[i].inner, 8080), canary)
+		return inject(x.exit, "vpnvpn", macOf(x.t, x.jail, "vpn"), packet)
+	}, notHeard((*target).udpService)),
 	leaks("L13 a TCP connection that the jail has forgotten", func(x *target) error {
 		return each(func(i int, _ bool) error {
 			var c net.Conn
@@ -228,6 +191,19 @@ var never = []probe{
 		})
 	}),
 }
+
+// notHeard finds what a service in the jail has heard.
+func notHeard(of func(*target) *service) func(*target, int, []byte) error {
+	return func(x *target, _ int, canary []byte) error {
+		if of(x).heard(canary) {
+			return errors.New("the service heard it")
+		}
+		return nil
+	}
+}
+
+func (x *target) hiddenService() *service { return x.hidden }
+func (x *target) udpService() *service    { return x.inJail["udp"] }
 
 // fromJail puts a packet on the pair as root in the jail can.
 func (x *target) fromJail(packet []byte) error {

@@ -136,9 +136,7 @@ func (p *pair) sidePieces(s side, service netip.Addr) []piece {
 	marked.Family, marked.Priority, marked.Table = family(s.v6), rulePref, routeTab
 	marked.Mark, marked.Mask = markBase, &mask
 	list := []piece{p.outer.address(s.outer)}
-	// IPv4 works on a link with an address only. An IPv6 packet gets the service's
-	// address as destination before anything asks whose it is.
-	if !s.v6 || service == s.inner {
+	if isLocal(s, service) {
 		list = append(list, p.inner.address(s.inner))
 	}
 	return append(list,
@@ -152,6 +150,11 @@ func (p *pair) sidePieces(s side, service netip.Addr) []piece {
 		policyRule(p.inner.h, "rule for marked packets, "+familyName(s.v6), marked),
 	)
 }
+
+// isLocal reports whether the jail's end has its address. IPv4 works on links that
+// have one only. In IPv6 packets the service's address is the destination before
+// anything asks whose it is.
+func isLocal(s side, service netip.Addr) bool { return !s.v6 || service == s.inner }
 
 func scopeOf(v6 bool) netlink.Scope {
 	if v6 {

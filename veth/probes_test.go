@@ -33,6 +33,7 @@ type target struct {
 	outer    string // the host's end
 	sides    [2]pairSide
 	inJail   map[string]*service // by network: on 8080, that is forwarded
+	before   int                 // frames that the host had captured before a probe
 	hidden   *service            // in the jail, on 9999/udp, that is not
 	onHost   *service            // 7777/udp
 	captures map[*world.Node]*world.Capture
@@ -57,7 +58,7 @@ func newTarget(t *testing.T, w *world.World, tunnel ...string) *target {
 	serve(t, l.jail, "jail", "tcp", "[::]:8082")
 	serve(t, l.jail, "jail", "tcp", "[::]:8083")
 	x.hidden = serve(t, l.jail, "hidden", "udp", "[::]:9999")
-	x.onHost = serve(t, l.host, "host", "udp", "[::]:7777")
+	x.onHost = serve(t, l.host, silent, "udp", "[::]:7777")
 	forwards := []veth.Forward{tcp(8080), udp(8080),
 		{ID: "from-jail", Network: "tcp", First: 81, Last: 81, Target: 8082, Source: veth.SourceJail},
 		{ID: "few", Network: "tcp", First: 82, Last: 82, Target: 8083, Allow: []netip.Prefix{netip.MustParsePrefix("192.168.50.2/32"), netip.MustParsePrefix("2001:db8:50::/64")}},
@@ -70,7 +71,7 @@ func newTarget(t *testing.T, w *world.World, tunnel ...string) *target {
 		x.sides[i] = pairSide{outer, outer.Next()}
 		// Somebody else's redirection, of what programs on the host ask for.
 		l.host.Run(t, []string{"iptables", "ip6tables"}[i], "-t", "nat", "-A", "OUTPUT", "-p", "udp", "-d", elsewhere46[i], "--dport", "53",
-			"-j", "DNAT", "--to-destination", netip.AddrPortFrom(netip.MustParseAddr([]string{inet4, inet6}[i]), 8080).String())
+			"-j", "DNAT", "--to-destination", netip.AddrPortFrom(netip.MustParseAddr(inet46[i]), 8080).String())
 		x.lanUDP[i] = client(t, l.lan, x.lan46()[i])
 		x.hostUDP[i] = client(t, l.host, wan46[i])
 	}
@@ -97,6 +98,7 @@ func (x *target) settle() {
 		from, to *world.Node
 		link     string
 	}
+	marked := map[string]*world.Node{} // marker, who must see it
 	for _, w := range []way{
 		{x.jail, x.host, "host0"}, {x.host, x.jail, x.outer},
 		{x.host, x.lan, "lan0"}, {x.lan, x.host, "eth0"}, {x.host, x.inet, "wan0"}, {x.inet, x.host, "eth0"},
@@ -110,8 +112,19 @@ func (x *target) settle() {
 		canary := world.Canary()
 		broadcast := net.HardwareAddr{0xff, 0xff, 0xff, 0xff, 0xff, 0xff}
 		if injectFrame(w.from, l.Attrs().Index, frame(broadcast, l.Attrs().HardwareAddr, localExperiments, canary)) == nil {
-			x.captures[w.to].MustSee(x.t, canary)
+			marked[string(canary)] = w.to
 		}
+	}
+	world.Eventually(x.t, "markers", func() error {
+		for canary, n := range marked {
+			if len(x.captures[n].Find([]byte(canary))) == 0 {
+				return fmt.Errorf("%s has not seen its own", n.Name)
+			}
+		}
+		return nil
+	})
+	for _, c := range x.captures {
+		c.Sync(x.t)
 	}
 }
 
@@ -137,10 +150,31 @@ func (x *target) unseen(n *world.Node, link string, canary []byte) error {
 
 var elsewhere46 = [2]string{"203.0.113.5", "2001:db8:5::5"}
 
+var (
+	inet46   = [2]string{inet4, inet6}
+	exit46   = [2]string{exit4, exit6}
+	tunnel46 = [2]string{tunnel4, tunnel6}
+)
+
 var wan46 = [2]string{"198.51.100.2", "2001:db8:100::2"}
 
 func (x *target) host46() [2]string { return [2]string{x.hostLAN4, x.hostLAN6} }
 func (x *target) lan46() [2]string  { return [2]string{x.lan4, x.lan6} }
+
+// attack is a probe for leaks: fire tries something in one family, found looks for
+// what must not have come of it.
+func attack(name string, fire, found func(x *target, i int, canary []byte) error) probe {
+	return probe{name, func(x *target) error {
+		canaries := [2][]byte{world.Canary(), world.Canary()}
+		for i, c := range canaries {
+			if err := fire(x, i, c); err != nil {
+				return err
+			}
+		}
+		x.settle()
+		return each(func(i int, _ bool) error { return found(x, i, canaries[i]) })
+	}, true}
+}
 
 // each calls fn for both families, or for the first one that fails.
 func each(fn func(i int, v6 bool) error) error {
@@ -178,7 +212,7 @@ var works = []probe{
 	}),
 	reaches("TCP from the internet", func(x *target) error {
 		return each(func(i int, _ bool) error {
-			return expect(x.inet, "tcp", net.JoinHostPort(wan46[i], "8080"), "jail "+[]string{inet4, inet6}[i])
+			return expect(x.inet, "tcp", net.JoinHostPort(wan46[i], "8080"), "jail "+inet46[i])
 		})
 	}),
 	reaches("source jail", func(x *target) error {
