@@ -265,7 +265,7 @@ var harms = map[string]struct {
 // Each part that is missing makes a jail broken and is named, and whatever is
 // left, down removes it.
 func TestBrokenJail(t *testing.T) {
-	for name, c := range harms {
+	for name, c := range rows(harms, "interface removed", "name removed", "keeper killed", "state removed") {
 		t.Run(name, func(t *testing.T) {
 			world.Run(t, func(t *testing.T, w *world.World) {
 				l := newLab(t, w)

@@ -91,27 +91,30 @@ func (l *lab) decoys(t *testing.T) *service {
 	return serve(t, l.Host, "decoy", "tcp", "[::]:9000")
 }
 
+// mishaps are what can go wrong with a jail that has a forward.
+var mishaps = map[string]struct {
+	script string
+	after  string // the answer to clients then: "app", "reset" or "closed"
+}{
+	"no service":           {":", "reset"},
+	"keeper killed":        {"kill -9 $(cat /run/wgjail/vpn/keeper)", "app"},
+	"interface deleted":    {"ip -n vpn link delete vpn", "reset"},
+	"interface down":       {"ip -n vpn link set vpn down", "app"},
+	"addresses removed":    {"ip -n vpn address flush dev vpn", "reset"},
+	"loopback down":        {"ip -n vpn link set lo down", "reset"},
+	"rules that reject":    {"ip netns exec vpn nft 'add table inet t; add chain inet t i {type filter hook input priority 0;}; add rule inet t i tcp dport 9000 reject with tcp reset'", "reset"},
+	"name deleted":         {"ip netns delete vpn", "closed"},
+	"name reused":          {"ip netns delete vpn; ip netns add vpn; ip -n vpn link set lo up; ip -n vpn address add 10.64.0.2/32 dev lo", "closed"},
+	"down":                 {"wgjail down vpn", "closed"},
+	"down and up":          {"wgjail down vpn && wgjail up $CONF", "closed"},
+	"reused while frozen":  {"kill -STOP $FORWARD; ip netns delete vpn; ip netns add vpn; ip -n vpn link set lo up; kill -CONT $FORWARD", "closed"},
+	"removed while frozen": {"kill -STOP $FORWARD; ip netns delete vpn; rm -r /run/wgjail/vpn; kill -CONT $FORWARD", "closed"},
+}
+
 // Whatever fails, who connects to a forward never meets a service of the host
 // that has the same port, nor one in another namespace that has the jail's name.
 func TestForwardNeverReachesTheHost(t *testing.T) {
-	for name, c := range map[string]struct {
-		script string // what goes wrong
-		after  string // the answer then: "app", "reset" or "closed"
-	}{
-		"no service":           {":", "reset"},
-		"keeper killed":        {"kill -9 $(cat /run/wgjail/vpn/keeper)", "app"},
-		"interface deleted":    {"ip -n vpn link delete vpn", "reset"},
-		"interface down":       {"ip -n vpn link set vpn down", "app"},
-		"addresses removed":    {"ip -n vpn address flush dev vpn", "reset"},
-		"loopback down":        {"ip -n vpn link set lo down", "reset"},
-		"rules that reject":    {"ip netns exec vpn nft 'add table inet t; add chain inet t i {type filter hook input priority 0;}; add rule inet t i tcp dport 9000 reject with tcp reset'", "reset"},
-		"name deleted":         {"ip netns delete vpn", "closed"},
-		"name reused":          {"ip netns delete vpn; ip netns add vpn; ip -n vpn link set lo up; ip -n vpn address add 10.64.0.2/32 dev lo", "closed"},
-		"down":                 {"wgjail down vpn", "closed"},
-		"down and up":          {"wgjail down vpn && wgjail up $CONF", "closed"},
-		"reused while frozen":  {"kill -STOP $FORWARD; ip netns delete vpn; ip netns add vpn; ip -n vpn link set lo up; kill -CONT $FORWARD", "closed"},
-		"removed while frozen": {"kill -STOP $FORWARD; ip netns delete vpn; rm -r /run/wgjail/vpn; kill -CONT $FORWARD", "closed"},
-	} {
+	for name, c := range rows(mishaps, "no service", "keeper killed", "interface deleted", "down and up") {
 		t.Run(name, func(t *testing.T) {
 			world.Run(t, func(t *testing.T, w *world.World) {
 				l := newLab(t, w)

@@ -249,11 +249,11 @@ func TestForwardEndsWithItsJail(t *testing.T) {
 
 // A jail that goes away without wgjail takes its forwards along.
 func TestForwardNoticesTheEndOfItsJail(t *testing.T) {
-	for name, script := range map[string]string{
+	for name, script := range rows(map[string]string{
 		"name deleted":   "ip netns delete vpn",
 		"name unmounted": "umount -l /run/netns/vpn",
 		"name reused":    "ip netns delete vpn && ip netns add vpn",
-	} {
+	}, "name reused") {
 		t.Run(name, func(t *testing.T) {
 			world.Run(t, func(t *testing.T, w *world.World) {
 				l := newLab(t, w)
