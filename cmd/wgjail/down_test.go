@@ -256,7 +256,7 @@ var harms = map[string]struct {
 	"name unmounted":    {[]string{"umount", "-l", "/run/netns/vpn"}, "the namespace's name /run/netns/vpn"},
 	"resolv.conf gone":  {[]string{"rm", "/etc/netns/vpn/resolv.conf"}, "/etc/netns/vpn/resolv.conf"},
 	"resolv.conf other": {[]string{"sh", "-c", "echo nameserver 9.9.9.9 > /etc/netns/vpn/resolv.conf"}, "resolv.conf: changed by someone else"},
-	"keeper killed":     {[]string{"sh", "-c", "kill -9 $(cat /run/wgjail/vpn/keeper)"}, "the keeper is not running"},
+	"keeper killed":     {[]string{"sh", "-c", "kill -9 $(head -n 1 /run/wgjail/vpn/keeper)"}, "the keeper is not running"},
 	"state damaged":     {[]string{"sh", "-c", "echo '{' > /run/wgjail/vpn/jail.json"}, "jail.json: unexpected end of JSON input: wgjail down vpn"},
 	"state of another":  {[]string{"sed", "-i", `s/"version": 1/"version": 99/`, "/run/wgjail/vpn/jail.json"}, "written by another version of wgjail"},
 	"state removed":     {[]string{"rm", "/run/wgjail/vpn/jail.json"}, "it was never completed"},

@@ -97,7 +97,7 @@ var mishaps = map[string]struct {
 	after  string // the answer to clients then: "app", "reset" or "closed"
 }{
 	"no service":           {":", "reset"},
-	"keeper killed":        {"kill -9 $(cat /run/wgjail/vpn/keeper)", "app"},
+	"keeper killed":        {"kill -9 $(head -n 1 /run/wgjail/vpn/keeper)", "app"},
 	"interface deleted":    {"ip -n vpn link delete vpn", "reset"},
 	"interface down":       {"ip -n vpn link set vpn down", "app"},
 	"addresses removed":    {"ip -n vpn address flush dev vpn", "reset"},

@@ -280,7 +280,7 @@ func TestStatusStale(t *testing.T) {
 		if table := l.do(t, "status"); !strings.Contains(table, "stale\n") {
 			t.Errorf("not stale:\n%s", table)
 		}
-		l.Host.Run(t, "sh", "-c", "kill -9 $(cat /run/wgjail/vpn/keeper)")
+		l.Host.Run(t, "sh", "-c", "kill -9 $(head -n 1 /run/wgjail/vpn/keeper)")
 		l.waitStatus(t, "a broken jail", func(s jailStatus) bool { return s.State == "broken" })
 		l.do(t, "up", l.conf)
 		l.waitStatus(t, "a jail that is up again", func(s jailStatus) bool { return s.State == "up" })
