@@ -13,6 +13,7 @@ import (
 	"syscall"
 	"testing"
 
+	"github.com/wgjail/wgjail/internal/provider"
 	"github.com/wgjail/wgjail/internal/world"
 )
 
@@ -75,6 +76,17 @@ func TestNamesInTheJail(t *testing.T) {
 		}
 		for _, q := range l.Sink.Queries() {
 			t.Errorf("the host's server was asked for %s", q.Name)
+		}
+		// A resolver of one's own in the jail is reached.
+		own, err := provider.Serve(jail.Namespace)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer own.Close()
+		for _, at := range []string{"127.0.0.1:53", "[::1]:53", "10.64.0.2:53"} {
+			if err := echo(jail, "udp", at, "not a query, so it is echoed"); err != nil {
+				t.Error(err)
+			}
 		}
 		// No other server is reached, whoever asks and however.
 		for _, network := range []string{"tcp", "udp"} {

@@ -109,6 +109,7 @@ func TestPathMTUIsLearned(t *testing.T) {
 					return
 				}
 				defer c.Close()
+				c.SetDeadline(time.Now().Add(30 * time.Second))
 				n, _ := io.Copy(io.Discard, c)
 				got <- n
 			}()

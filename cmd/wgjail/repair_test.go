@@ -2,6 +2,7 @@ package main
 
 import (
 	"bufio"
+	"errors"
 	"fmt"
 	"net"
 	"os"
@@ -158,6 +159,39 @@ func TestUpRepairs(t *testing.T) {
 			})
 		}
 		l.do(t, "down", "vpn")
+	})
+}
+
+// A keeper that dies leaves the interface, with all that it has, and an interface
+// that is removed ends the keeper that runs it.
+func TestKeeperAndInterface(t *testing.T) {
+	world.Run(t, func(t *testing.T, w *world.World) {
+		l := newLab(t, w)
+		jail := l.up(t)
+		whole := jail.Snapshot(t)
+		syscall.Kill(keeperPid(t), syscall.SIGKILL)
+		world.Eventually(t, "the end of the keeper", func() error {
+			if out := l.do(t, "status", "vpn"); !strings.Contains(out, "the keeper is not running") {
+				return errors.New(out)
+			}
+			return nil
+		})
+		if diff := world.Diff(whole, jail.Snapshot(t)); diff != "" {
+			t.Errorf("with the keeper went:\n%s", diff)
+		}
+		if kernelBackend() { // no process runs the interface
+			l.usable(t, "without a keeper")
+			return
+		}
+		l.do(t, "up", l.conf)
+		pid := keeperPid(t)
+		jail.Run(t, "ip", "link", "del", "vpn")
+		world.Eventually(t, "the end of the keeper", func() error {
+			if err := syscall.Kill(pid, 0); err == nil {
+				return fmt.Errorf("process %d lives", pid)
+			}
+			return nil
+		})
 	})
 }
 

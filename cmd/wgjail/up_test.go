@@ -175,6 +175,11 @@ func TestUpWithOneFamily(t *testing.T) {
 				if err := echo(jail, "tcp", net.JoinHostPort(tt.works, "7"), "hello"); err != nil {
 					t.Error(err)
 				}
+				if tt.name == "four" {
+					if got := jail.Run(t, "cat", "/proc/sys/net/ipv6/conf/four/disable_ipv6"); got != "1\n" {
+						t.Errorf("disable_ipv6 is %q", got)
+					}
+				}
 				for _, addr := range tt.dark {
 					if err := sendUDP(jail, netip.MustParseAddr(addr)); !errors.Is(err, syscall.ENETUNREACH) && !errors.Is(err, syscall.EADDRNOTAVAIL) {
 						t.Errorf("a datagram to %s: %v, want that the network is unreachable", addr, err)
