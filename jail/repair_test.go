@@ -8,7 +8,9 @@ import (
 func TestFingerprint(t *testing.T) {
 	const text = "[Interface]\nPrivateKey = " + testKey1 + "\nAddress = 10.0.0.2\n[Peer]\nPublicKey = " + testKey2 +
 		"\nPresharedKey = " + testKey3 + "\nAllowedIPs = 0.0.0.0/0\nEndpoint = 192.0.2.1:1\n"
-	of := func(edit ...string) string { return fingerprint(mustParse(t, strings.NewReplacer(edit...).Replace(text))) }
+	of := func(edit ...string) string {
+		return fingerprint(mustParse(t, strings.NewReplacer(edit...).Replace(text)))
+	}
 	first := of()
 	for name, same := range map[string]string{
 		"again":        of(),
