@@ -155,6 +155,7 @@ func (w *worker) pauseAccept(e syscall.Errno) {
 		return
 	}
 	w.pause.on = true
+	w.pool.close() // its pipes are descriptors too
 	for _, p := range w.ports {
 		if p != nil && p.forward.Network == "tcp" {
 			w.disarm(p)

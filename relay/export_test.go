@@ -3,6 +3,7 @@ package relay
 import (
 	"sync/atomic"
 	"time"
+	"unsafe"
 )
 
 const DefaultDialTimeout = 5 * time.Second
@@ -34,3 +35,6 @@ func (r *Relay) SetDeadAfter(d time.Duration) { r.deadAfter = d }
 
 // SweepPeriod is how long it takes until every connection was looked at.
 const SweepPeriod = sweepPeriod
+
+// ConnSize is the memory of one connection.
+const ConnSize = unsafe.Sizeof(conn{})

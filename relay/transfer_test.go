@@ -203,6 +203,9 @@ func TestIdleConnections(t *testing.T) {
 	if d := descriptors(t) - before; d > 4*n {
 		t.Errorf("%d descriptors for %d idle connections; want at most %d", d, n, 4*n)
 	}
+	if relay.ConnSize > 128 {
+		t.Errorf("%d bytes of memory per connection", relay.ConnSize)
+	}
 	c := dial(t, f.Addr())
 	c.Write([]byte("hello"))
 	got := make([]byte, 5)
