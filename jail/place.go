@@ -22,8 +22,11 @@ func (p Place) register() string {
 		return p.Jail
 	}
 	sum := sha256.Sum256([]byte(p.Path))
-	return ".netns-" + hex.EncodeToString(sum[:6])
+	return placePrefix + hex.EncodeToString(sum[:6])
 }
+
+// placePrefix begins the registers of places that are not jails.
+const placePrefix = ".netns-"
 
 // A dialPlan says how a forward reaches services inside.
 type dialPlan struct {

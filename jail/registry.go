@@ -45,6 +45,12 @@ type record struct {
 	Source string         `json:"source"`
 }
 
+// A savedRecord is a record as it is in its file.
+type savedRecord struct {
+	record
+	Netns string `json:"netns,omitempty"` // the file of a namespace that is not a jail
+}
+
 // newEntry registers spec. The caller holds the place's lock. The error is
 // os.ErrExist if a living forward has this listen address already.
 func newEntry(p Place, spec ForwardSpec, dial dialPlan, allow []netip.Prefix) (*entry, error) {
@@ -55,10 +61,10 @@ func newEntry(p Place, spec ForwardSpec, dial dialPlan, allow []netip.Prefix) (*
 			"stop that with: wgjail forward %s --stop %s", p.flag(), hostPorts(spec)))
 	}
 	first := spec.Target
-	rec := record{
+	rec := savedRecord{Netns: p.Path, record: record{
 		ID: id, PID: os.Getpid(), Mode: "relay", Proto: spec.Network, Listen: listenText(spec),
 		Target: portsText(dial.addrs[0], first, first+(spec.Last-spec.First)), Allow: allow, Source: "jail",
-	}
+	}}
 	if len(allow) == 0 {
 		rec.Allow = []netip.Prefix{defaultIPv4, defaultIPv6}
 	}
@@ -78,7 +84,7 @@ func newEntry(p Place, spec ForwardSpec, dial dialPlan, allow []netip.Prefix) (*
 
 // write makes the counters, and the record under another name, locks it and
 // only then gives it its own: a record that is seen is a locked one.
-func (e *entry) write(rec record) error {
+func (e *entry) write(rec savedRecord) error {
 	text, err := json.Marshal(rec)
 	if err != nil {
 		return err

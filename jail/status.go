@@ -51,9 +51,10 @@ type PeerStatus struct {
 	AllowedIPs      []netip.Prefix `json:"allowed_ips"`
 }
 
-// A ForwardStatus is one forward into a jail.
+// A ForwardStatus is one forward.
 type ForwardStatus struct {
 	record
+	Netns    string `json:"-"` // the file of the namespace that it leads into, unless that is a jail's
 	Active   uint64 `json:"active"`
 	Total    uint64 `json:"total"`
 	Refused  uint64 `json:"refused"`
@@ -79,7 +80,7 @@ func ReadStatus(name string) (*Status, error) {
 		return broken(name, fmt.Sprintf("%v: wgjail down %s", err, name)), nil
 	}
 	st := s.status()
-	st.Forwards, err = forwardsOf(Place{Jail: name})
+	st.Forwards, err = forwardsIn(name)
 	return st, err
 }
 
@@ -152,9 +153,18 @@ func (s *state) peerStatus(dev *wgtypes.Device) []PeerStatus {
 	return list
 }
 
-// forwardsOf returns the living forwards into p, sorted by ID.
-func forwardsOf(p Place) ([]ForwardStatus, error) {
-	paths, err := filepath.Glob(filepath.Join(forwardDir(p.register()), "*.json"))
+// ForwardsElsewhere returns the living forwards into namespaces that are not
+// jails, sorted by namespace and ID.
+func ForwardsElsewhere() ([]ForwardStatus, error) {
+	list, err := forwardsIn(placePrefix + "*")
+	sort.SliceStable(list, func(i, j int) bool { return list[i].Netns < list[j].Netns })
+	return list, err
+}
+
+// forwardsIn returns the living forwards in a register, sorted by ID. The
+// register's name may be a pattern (path.Match).
+func forwardsIn(register string) ([]ForwardStatus, error) {
+	paths, err := filepath.Glob(filepath.Join(forwardDir(register), "*.json"))
 	if err != nil {
 		return nil, err
 	}
@@ -165,14 +175,14 @@ func forwardsOf(p Place) ([]ForwardStatus, error) {
 		if err != nil || !alive {
 			continue // killed, or stopped since
 		}
-		f := ForwardStatus{}
-		f.record, err = readRecord(path)
+		rec, err := readRecord(path)
 		if errors.Is(err, os.ErrNotExist) {
 			continue
 		}
 		if err != nil {
 			return nil, err
 		}
+		f := ForwardStatus{record: rec.record, Netns: rec.Netns}
 		if s, err := readStats(statsPath(path)); err == nil {
 			f.Active, f.Total, f.Refused, f.Errors = s.Active, s.Total, s.Refused, s.DialErrors
 			f.BytesIn, f.BytesOut = s.BytesIn, s.BytesOut
@@ -182,8 +192,8 @@ func forwardsOf(p Place) ([]ForwardStatus, error) {
 	return list, nil
 }
 
-func readRecord(path string) (record, error) {
-	var r record
+func readRecord(path string) (savedRecord, error) {
+	var r savedRecord
 	data, err := readOwned(path)
 	if err != nil {
 		return r, err

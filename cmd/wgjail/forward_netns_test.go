@@ -46,6 +46,13 @@ func TestForwardIntoNamespaces(t *testing.T) {
 		p.Signal(t, syscall.SIGKILL)
 		p.Wait()
 		l.do(t, "forward", "--netns", "app", "-d", "8081:80")
+		const want = "there is no jail\n\nnamespace /run/netns/app\n  forward  *:8081/tcp to 127.0.0.1:80 (relay), 0 open of 0, 0 refused, 0 B in, 0 B out\n"
+		if table := l.do(t, "status"); table != want {
+			t.Errorf("status printed\n%s, want\n%s", table, want)
+		}
+		if list := l.statusList(t); len(list) != 0 {
+			t.Errorf("jails: %+v, want none", list)
+		}
 		l.do(t, "forward", "--netns", "app", "--stop")
 		l.unchanged(t, with, "a killed forward")
 

@@ -98,7 +98,24 @@ func (p *program) printStatus(w io.Writer, names []string, asJSON bool) error {
 		}
 		printJail(w, s)
 	}
-	return nil
+	if one {
+		return nil
+	}
+	return printElsewhere(w)
+}
+
+// printElsewhere prints the forwards into namespaces that are not jails.
+func printElsewhere(w io.Writer) error {
+	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
+	defer t.Flush()
+	list, err := jail.ForwardsElsewhere()
+	for i, f := range list {
+		if i == 0 || f.Netns != list[i-1].Netns {
+			fmt.Fprintf(t, "\nnamespace %s\n", f.Netns)
+		}
+		printForward(t, &f)
+	}
+	return err
 }
 
 func printJail(w io.Writer, s *jail.Status) {
@@ -116,12 +133,16 @@ func printJail(w io.Writer, s *jail.Status) {
 		fmt.Fprintf(t, "  \thandshake %s, %s received, %s sent\n", ago(peer.LatestHandshake), size(peer.RxBytes), size(peer.TxBytes))
 	}
 	for _, f := range s.Forwards {
-		fmt.Fprintf(t, "  forward\t%s/%s to %s (%s), %d open of %d, %d refused, %s in, %s out\n",
-			f.Listen, f.Proto, f.Target, f.Mode, f.Active, f.Total, f.Refused, size(int64(f.BytesIn)), size(int64(f.BytesOut)))
+		printForward(t, &f)
 	}
 	for _, proc := range s.Processes {
 		fmt.Fprintf(t, "  program\t%d %s\n", proc.PID, proc.Command)
 	}
+}
+
+func printForward(w io.Writer, f *jail.ForwardStatus) {
+	fmt.Fprintf(w, "  forward\t%s/%s to %s (%s), %d open of %d, %d refused, %s in, %s out\n",
+		f.Listen, f.Proto, f.Target, f.Mode, f.Active, f.Total, f.Refused, size(int64(f.BytesIn)), size(int64(f.BytesOut)))
 }
 
 func join[T fmt.Stringer](list []T) string {

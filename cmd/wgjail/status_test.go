@@ -329,10 +329,10 @@ func TestStatusDuringChanges(t *testing.T) {
 		l := newLab(t, w)
 		done := make(chan error, 1)
 		go func() {
-			const script = `for i in 1 2 3 4 5 6; do
+			const script = `for i in $(seq $1); do
 				wgjail up "$0" && wgjail forward -d 8080 8081 && wgjail forward --stop 8081 && wgjail forward --stop && wgjail down vpn || exit 1
 			done`
-			r, err := runIn(l.Host, exec.Command("sh", "-ec", script, l.conf))
+			r, err := runIn(l.Host, exec.Command("sh", "-ec", script, l.conf, fmt.Sprint(times(6, 1))))
 			if err == nil && r.status != 0 {
 				err = fmt.Errorf("status %d: %s", r.status, r.err)
 			}
