@@ -3,6 +3,7 @@ package veth
 import (
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"strconv"
 	"strings"
@@ -12,7 +13,8 @@ import (
 
 // Add redirects the ports of f. A forward that is there already, with the same
 // ID, is replaced. UDP clients that were served otherwise are redirected as well;
-// TCP connections stay where they are.
+// TCP connections stay where they are. A forward that no client can use but those
+// that are never redirected, on the host's loopback for example, has no rules.
 func (v *Veth) Add(f Forward) error {
 	if err := f.check(); err != nil {
 		return err
@@ -21,13 +23,13 @@ func (v *Veth) Add(f Forward) error {
 		o := &own{Forward: f}
 		if i := v.indexOf(f.ID); i >= 0 {
 			o.index = v.forwards[i].index
-			if err := v.takeAway(f.ID); err != nil {
+			if err := v.takeAway(true, f.ID); err != nil {
 				return err
 			}
 			v.forwards = slices.Delete(v.forwards, i, i+1)
 		}
 		if err := v.put(o); err != nil {
-			return errors.Join(fmt.Errorf("forward %s: %w", f.ID, err), v.takeAway(f.ID))
+			return errors.Join(fmt.Errorf("forward %s: %w", f.ID, err), v.takeAway(true, f.ID))
 		}
 		v.forwards = append(v.forwards, o)
 		return nil
@@ -54,6 +56,9 @@ func (v *Veth) indexOf(id string) int {
 // put sets the rules of a forward: in the jail first, where they do nothing
 // before there are those on the host.
 func (v *Veth) put(o *own) (err error) {
+	if !v.redirects(o.Forward) {
+		return nil
+	}
 	if o.index, err = v.table.add(o.Forward, o.index); err != nil {
 		return err
 	}
@@ -65,6 +70,11 @@ func (v *Veth) put(o *own) (err error) {
 		return err
 	}
 	return v.forgetEarlier(o.Forward)
+}
+
+// redirects reports whether there are rules for f.
+func (v *Veth) redirects(f Forward) bool {
+	return slices.ContainsFunc(v.pair.sides, func(s side) bool { return len(v.names.forward(f, s)) > 0 })
 }
 
 // forgetEarlier removes UDP clients from the connection table that asked for the
@@ -82,31 +92,35 @@ func (v *Veth) forgetEarlier(f Forward) error {
 // and UDP clients are not any more. TCP connections go on until Cut or Close.
 func (v *Veth) Remove(id string) error {
 	return v.locked(func() error {
-		if err := v.takeAway(id); err != nil {
-			return err
-		}
 		i := v.indexOf(id)
-		if i < 0 {
-			return nil
+		if i < 0 || v.forwards[i].Network == "udp" {
+			err := v.takeAway(true, id)
+			if i < 0 || err != nil {
+				return err
+			}
+			defer func() { v.forwards = slices.Delete(v.forwards, i, i+1) }()
+			return forget(v.host, v.forwards[i].redirected(v.pair.sides))
 		}
-		f := v.forwards[i].Forward
 		v.forwards = slices.Delete(v.forwards, i, i+1)
-		if f.Network != "udp" {
-			return nil
-		}
-		return forget(v.host, f.redirected(v.pair.sides))
+		return v.takeAway(false, id)
 	})
 }
 
-// Cut ends the connections that f has redirected: the host forgets them, and
-// resets what their clients send on.
+// Cut ends the connections that f has redirected, whether or not it has been
+// removed: the host forgets them, and resets what their clients send on.
 func (v *Veth) Cut(f Forward) error {
-	return v.locked(func() error { return forget(v.host, f.redirected(v.pair.sides)) })
+	return v.locked(func() error {
+		err := forget(v.host, f.redirected(v.pair.sides))
+		if v.indexOf(f.ID) < 0 {
+			err = errors.Join(err, v.table.removeForwards([]string{f.ID}, true))
+		}
+		return err
+	})
 }
 
 // takeAway removes the rules of forwards, of whichever process, on the host
-// first.
-func (v *Veth) takeAway(ids ...string) error {
+// first. Without their marks, connections go on.
+func (v *Veth) takeAway(withMarks bool, ids ...string) error {
 	err := v.look()
 	if err == nil {
 		err = v.eachBook(func(i int, book rulebook) error {
@@ -126,7 +140,7 @@ func (v *Veth) takeAway(ids ...string) error {
 	}
 	return errors.Join(err, indexErr,
 		removeRules(v.jail, func(r netlink.Rule) bool { return slices.Contains(rules, r.Priority) }),
-		v.table.removeForwards(ids))
+		v.table.removeForwards(ids, withMarks))
 }
 
 // Prune removes the forwards of other processes for which alive is false: those
@@ -141,6 +155,11 @@ func (v *Veth) Prune(alive func(id string) bool) (dead []string, err error) {
 			return err
 		}
 		ids := forwardIDs(rules)
+		marked, err := v.table.indexes(setIn)
+		if err != nil {
+			return err
+		}
+		ids = slices.AppendSeq(ids, maps.Keys(marked))
 		var gone []Forward
 		for _, have := range v.known {
 			ids = append(ids, v.names.forwards(have)...)
@@ -155,7 +174,7 @@ func (v *Veth) Prune(alive func(id string) bool) (dead []string, err error) {
 		if len(dead) == 0 {
 			return nil
 		}
-		return errors.Join(v.takeAway(dead...), forget(v.host, func(flow *netlink.ConntrackFlow) bool {
+		return errors.Join(v.takeAway(true, dead...), forget(v.host, func(flow *netlink.ConntrackFlow) bool {
 			return slices.ContainsFunc(gone, func(f Forward) bool { return f.redirected(v.pair.sides)(flow) })
 		}))
 	})

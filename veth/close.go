@@ -18,7 +18,7 @@ func (v *Veth) close() error {
 	}
 	var errs []error
 	if len(ids) > 0 {
-		errs = append(errs, v.takeAway(ids...))
+		errs = append(errs, v.takeAway(true, ids...))
 	}
 	for _, o := range v.forwards {
 		errs = append(errs, forget(v.host, o.redirected(v.pair.sides)))

@@ -27,13 +27,20 @@ func (v *Veth) ensure() error {
 	if err != nil {
 		return err
 	}
+	if err := v.noteAbsent(); err != nil {
+		return err
+	}
 	if err := v.fixRules(v.pair.sides, guards); err != nil {
 		return err
 	}
 	if err := build(v.pieces()); err != nil {
 		return err
 	}
-	if err := v.remember(guards); err != nil {
+	m := memory{forwards: map[bool][]string{}, absent: v.absent}
+	for i, v6 := range v.families() {
+		m.forwards[v6] = guards[i]
+	}
+	if err := v.remember(m); err != nil {
 		return err
 	}
 	for i, v6 := range v.families() {
@@ -46,6 +53,21 @@ func (v *Veth) ensure() error {
 			return fmt.Errorf("forward %s: %w", o.ID, err)
 		}
 	}
+	return nil
+}
+
+// noteAbsent notes which chains are about to be made, in addition to those that
+// were before, for this jail or another.
+func (v *Veth) noteAbsent() error {
+	mine, others, err := remembered(v.host, v.names)
+	if err != nil {
+		return err
+	}
+	v.absent = slices.Concat(v.absent, mine.absent, others.absent)
+	if !v.isLegacy() {
+		v.absent = append(v.absent, absentChains()...)
+	}
+	v.absent = joinAbsent(v.absent)
 	return nil
 }
 
@@ -78,14 +100,14 @@ func (v *Veth) fixRules(sides []side, guards [][]string) error {
 // guards returns, for each family, the links whose forwarding is this jail's
 // business. The tables have been looked at.
 func (v *Veth) guards() ([][]string, error) {
-	mine, others, err := switched(v.host, v.names)
+	mine, others, err := remembered(v.host, v.names)
 	if err != nil {
 		return nil, err
 	}
 	var lists [][]string
 	for i, v6 := range v.families() {
-		mine := append(mine[v6], v.names.guarded(v.known[i])...)
-		want, err := v.switches.wanted(v6, mine, others[v6])
+		mine := append(mine.forwards[v6], v.names.guarded(v.known[i])...)
+		want, err := v.switches.wanted(v6, mine, others.forwards[v6])
 		if err != nil {
 			return nil, err
 		}
@@ -105,17 +127,69 @@ func (n names) guarded(have snapshot) []string {
 	return links
 }
 
-// byFamily has a list of links for IPv4 (false) and IPv6 (true).
-type byFamily map[bool][]string
+// A memory is what a pair's alias says that was changed on the host for it:
+//
+//	wgjail NAME forwards 4/LINK 6/LINK absent 4mPFT
+type memory struct {
+	forwards map[bool][]string // links whose forwarding was switched on, for IPv6 or not
+	absent   []string          // chains that were not there before; see emptytable.go
+}
 
-// switched returns the links whose forwarding was switched on for this jail, and
-// for other ones, as the aliases of the pairs' host ends say.
-func switched(h *netlink.Handle, n names) (mine, others byFamily, err error) {
+// parse adds what an alias says.
+func (m *memory) parse(alias string) {
+	section := ""
+	for _, word := range strings.Fields(alias) {
+		version, link, isLink := strings.Cut(word, "/")
+		switch {
+		case word == "forwards" || word == "absent":
+			section = word
+		case section == "forwards" && isLink:
+			if m.forwards == nil {
+				m.forwards = map[bool][]string{}
+			}
+			m.forwards[version == "6"] = append(m.forwards[version == "6"], link)
+		case section == "absent" && len(word) > 2:
+			m.absent = append(m.absent, word)
+		}
+	}
+}
+
+// maxAlias is the longest alias that the kernel takes (IFALIASZ).
+const maxAlias = 255
+
+// alias returns the alias. Links that do not fit in it are known from the rules
+// that guard them.
+func (m memory) alias(n names) string {
+	alias := n.alias()
+	add := func(section string, words []string) {
+		for i, word := range words {
+			if i == 0 {
+				word = section + " " + word
+			}
+			if len(alias)+1+len(word) > maxAlias {
+				return
+			}
+			alias += " " + word
+		}
+	}
+	var links []string
+	for _, v6 := range []bool{false, true} {
+		for _, link := range m.forwards[v6] {
+			links = append(links, map[bool]string{false: "4/", true: "6/"}[v6]+link)
+		}
+	}
+	add("absent", m.absent) // first: links are known otherwise, too
+	add("forwards", links)
+	return alias
+}
+
+// remembered returns what the aliases of the host's ends say: this jail's, and all
+// others' together.
+func remembered(h *netlink.Handle, n names) (mine, others memory, err error) {
 	links, err := whole(h.LinkList)
 	if err != nil {
-		return nil, nil, fmt.Errorf("list the host's links: %w", err)
+		return mine, others, fmt.Errorf("list the host's links: %w", err)
 	}
-	mine, others = byFamily{}, byFamily{}
 	for _, l := range links {
 		a := l.Attrs()
 		switch {
@@ -128,48 +202,22 @@ func switched(h *netlink.Handle, n names) (mine, others byFamily, err error) {
 	return mine, others, nil
 }
 
-// parse reads an alias: "wgjail NAME forwards 4/LINK 6/LINK".
-func (b byFamily) parse(alias string) {
-	_, list, _ := strings.Cut(alias, " forwards ")
-	for _, word := range strings.Fields(list) {
-		if version, link, ok := strings.Cut(word, "/"); ok {
-			b[version == "6"] = append(b[version == "6"], link)
-		}
-	}
-}
-
-// maxAlias is the longest alias that the kernel takes (IFALIASZ).
-const maxAlias = 255
-
-// remember writes the alias. What does not fit in it is known from the guarding
-// rules alone.
-func (v *Veth) remember(guards [][]string) error {
-	alias := v.names.alias()
-	for i, v6 := range v.families() {
-		for _, link := range guards[i] {
-			if !strings.Contains(alias, " forwards") {
-				alias += " forwards"
-			}
-			word := " 4/" + link
-			if v6 {
-				word = " 6/" + link
-			}
-			if len(alias)+len(word) <= maxAlias {
-				alias += word
-			}
-		}
-	}
+// remember writes the alias.
+func (v *Veth) remember(m memory) error {
 	link, err := v.host.LinkByIndex(v.pair.outer.link.Attrs().Index)
-	if err != nil || link.Attrs().Alias == alias {
+	if err != nil {
 		return err
 	}
-	return v.host.LinkSetAlias(link, alias)
+	if alias := m.alias(v.names); link.Attrs().Alias != alias {
+		return v.host.LinkSetAlias(link, alias)
+	}
+	return nil
 }
 
 // tearDown removes everything of the jail's, by its name: see Teardown. The
 // caller holds the lock.
 func (v *Veth) tearDown() error {
-	return tearDown(v.names, v.host, v.opts.Namespace)
+	return tearDown(v.names, v.host, v.opts.Namespace, v.absent)
 }
 
 // Teardown removes the pair of the jail called name, its rules, and whatever else
@@ -187,7 +235,7 @@ func Teardown(name string, ns *netnsx.Namespace) error {
 		return err
 	}
 	defer unlock()
-	if err := tearDown(namesOf(name), host, ns); err != nil {
+	if err := tearDown(namesOf(name), host, ns, nil); err != nil {
 		return fmt.Errorf("veth of jail %s: %w", name, err)
 	}
 	return nil
@@ -196,7 +244,7 @@ func Teardown(name string, ns *netnsx.Namespace) error {
 // tearDown does it in an order in which nothing is open that is not guarded any
 // more, and no client's packet is sent where it does not belong: redirection
 // ends, then the connections, then the pair; the rules that drop come last.
-func tearDown(n names, host *netlink.Handle, ns *netnsx.Namespace) error {
+func tearDown(n names, host *netlink.Handle, ns *netnsx.Namespace, absent []string) error {
 	var errs []error
 	try := func(err error) {
 		if err != nil {
@@ -205,7 +253,7 @@ func tearDown(n names, host *netlink.Handle, ns *netnsx.Namespace) error {
 	}
 	books := everyBook()
 	have := make([]snapshot, len(books))
-	on := byFamily{}
+	on := map[bool][]string{}
 	var ends []netip.Addr
 	for i, book := range books {
 		var err error
@@ -224,12 +272,12 @@ func tearDown(n names, host *netlink.Handle, ns *netnsx.Namespace) error {
 	if len(ends) > 0 {
 		try(forget(host, func(flow *netlink.ConntrackFlow) bool { return slices.Contains(ends, addrOf(flow.Reverse.SrcIP)) }))
 	}
-	mine, others, err := switched(host, n)
+	mine, others, err := remembered(host, n)
 	try(err)
 	try(removePair(n, host))
 	switches := newForwarding(host)
 	for _, v6 := range []bool{false, true} {
-		off := slices.DeleteFunc(append(mine[v6], on[v6]...), func(link string) bool { return slices.Contains(others[v6], link) })
+		off := slices.DeleteFunc(append(mine.forwards[v6], on[v6]...), func(link string) bool { return slices.Contains(others.forwards[v6], link) })
 		try(switches.switchOff(v6, off))
 	}
 	for i, book := range books {
@@ -237,6 +285,7 @@ func tearDown(n names, host *netlink.Handle, ns *netnsx.Namespace) error {
 			try(book.restore(script))
 		}
 	}
+	try(removeEmpty(append(absent, mine.absent...)))
 	if ns != nil {
 		try(tearDownInside(ns))
 	}

@@ -107,6 +107,9 @@ func (v *Veth) lacks(forwards []Forward) ([]string, error) {
 	}
 	list := slices.Concat(missing(v.pieces()), v.table.lacks(rules))
 	for _, f := range forwards {
+		if !v.redirects(f) {
+			continue
+		}
 		index, isIn := in[f.ID]
 		_, isOut := out[f.ID]
 		if !isIn || !isOut || rulesOf(f.ID, rules) != len(f.newRules(v.pair.sides, index)) {

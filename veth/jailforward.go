@@ -30,14 +30,14 @@ func (t *jailTable) add(f Forward, prefer uint16) (uint16, error) {
 	}
 	index, isIn := in[f.ID]
 	_, isOut := out[f.ID]
-	there := rulesOf(f.ID, rules)
-	switch {
-	case isIn && isOut && there == len(f.newRules(t.sides, index)):
+	if isIn && isOut && rulesOf(f.ID, rules) == len(f.newRules(t.sides, index)) {
 		return index, nil
-	case isIn || isOut || there > 0:
-		if err := t.removeForwards([]string{f.ID}); err != nil {
-			return 0, err
-		}
+	}
+	if isIn {
+		prefer = index // connections with its mark may go on
+	}
+	if err := t.takeAway([]string{f.ID}, true); err != nil {
+		return 0, err
 	}
 	delete(in, f.ID)
 	if index, err = freeIndex(in, prefer); err != nil {
@@ -95,8 +95,17 @@ func (t *jailTable) elements(set string) ([]nftables.SetElement, error) {
 	return elements, rulesError(err)
 }
 
-// removeForwards closes the forwards with these IDs.
-func (t *jailTable) removeForwards(ids []string) error {
+// removeForwards closes the forwards with these IDs. With their marks, their connections end as
+// well; without, those go on.
+func (t *jailTable) removeForwards(ids []string, withMarks bool) error {
+	if err := t.takeAway(ids, withMarks); err != nil {
+		return err
+	}
+	return rulesError(t.conn.Flush())
+}
+
+// takeAway adds the removal to the transaction.
+func (t *jailTable) takeAway(ids []string, withMarks bool) error {
 	rules, err := t.rules()
 	if err != nil {
 		return err
@@ -107,6 +116,9 @@ func (t *jailTable) removeForwards(ids []string) error {
 				return err
 			}
 		}
+	}
+	if !withMarks {
+		return nil
 	}
 	for _, set := range []string{setIn, setOut} {
 		have, err := t.indexes(set)
@@ -126,7 +138,7 @@ func (t *jailTable) removeForwards(ids []string) error {
 			return err
 		}
 	}
-	return rulesError(t.conn.Flush())
+	return nil
 }
 
 // replyRule lets a UDP service answer clients that the jail has no route to: its

@@ -347,3 +347,7 @@ func must(t *testing.T, errs ...error) {
 		t.Error(err)
 	}
 }
+
+func isReset(err error) bool {
+	return errors.Is(err, unix.ECONNRESET) || errors.Is(err, unix.EPIPE)
+}

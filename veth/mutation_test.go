@@ -20,17 +20,22 @@ import (
 // nothing is installed that nothing depends on, and every probe for leaks has
 // found something once.
 func TestMutations(t *testing.T) {
-	for name, list := range map[string]func(*target) []mutation{
-		"IPv4": func(x *target) []mutation { return x.hostRules("iptables") },
-		"IPv6": func(x *target) []mutation { return x.hostRules("ip6tables") },
-		"Jail": func(x *target) []mutation { return x.jailRules() },
-		"Pair": func(x *target) []mutation { return x.pairParts() },
+	for _, part := range []struct {
+		name   string
+		tunnel []string
+		list   func(*target) []mutation
+	}{
+		{"IPv4", tunnel46[:], func(x *target) []mutation { return x.hostRules("iptables") }},
+		{"IPv6", tunnel46[:], func(x *target) []mutation { return x.hostRules("ip6tables") }},
+		{"Jail", tunnel46[:], func(x *target) []mutation { return x.jailRules() }},
+		{"Pair", tunnel46[:], func(x *target) []mutation { return x.pairParts() }},
+		{"OnlyIPv4", []string{tunnel4}, func(x *target) []mutation { return x.withoutTunnel() }},
 	} {
-		t.Run(name, func(t *testing.T) {
+		t.Run(part.name, func(t *testing.T) {
 			world.Run(t, func(t *testing.T, w *world.World) {
 				patience = time.Second // what is broken does not answer later either
-				x := newTarget(t, w, tunnel4, tunnel6)
-				x.mutate(list(x), catches[name])
+				x := newTarget(t, w, part.tunnel...)
+				x.mutate(part.list(x), catches[part.name])
 			})
 		})
 	}
@@ -48,7 +53,10 @@ var catches = map[string][]string{
 type mutation struct {
 	name string
 	do   func() string // returns a message if it cannot be done
+	in   string        // the state that it can be done in; "": any
 }
+
+const dockerCameLater = "Docker came later"
 
 // hostStates are what other people's rules can be.
 var hostStates = []struct {
@@ -58,20 +66,20 @@ var hostStates = []struct {
 }{
 	{"nothing else", func(*target) {}, func(*target) {}, ""},
 	{"FORWARD drops", func(x *target) { x.iptables("-P", "FORWARD", "DROP") }, func(x *target) { x.iptables("-P", "FORWARD", "ACCEPT") }, ""},
-	{"Docker came later", (*target).dockerCame, (*target).dockerWent, ""},
-	{"no routes in the jail", func(x *target) {
-		x.jail.Run(x.t, "ip", "-4", "route", "del", "default")
-		x.jail.Run(x.t, "ip", "-6", "route", "del", "default")
-	}, func(x *target) {
-		x.jail.Run(x.t, "ip", "-4", "route", "add", "default", "dev", "vpn")
-		x.jail.Run(x.t, "ip", "-6", "route", "add", "default", "dev", "vpn")
-	}, "the tunnel"},
+	{dockerCameLater, (*target).dockerCame, (*target).dockerWent, ""},
+	{"no routes in the jail", func(x *target) { x.tunnelRoutes("del") }, func(x *target) { x.tunnelRoutes("add") }, "the tunnel"},
 }
 
 // iptables runs a command for both families.
 func (x *target) iptables(args ...string) {
 	x.host.Run(x.t, "iptables", args...)
 	x.host.Run(x.t, "ip6tables", args...)
+}
+
+func (x *target) tunnelRoutes(verb string) {
+	for _, a := range x.opts.TunnelAddrs {
+		x.jail.Run(x.t, "ip", map[bool]string{false: "-4", true: "-6"}[a.Addr().Is6()], "route", verb, "default", "dev", "vpn")
+	}
 }
 
 // dockerCame is what Docker leaves when it starts, with the kind of rule that its
@@ -109,8 +117,8 @@ func (x *target) firstFailing(spared string) (probe, error) {
 
 func (x *target) mutate(list []mutation, catches []string) {
 	t := x.t
-	if len(list) < 10 {
-		t.Fatalf("only %d mutations", len(list))
+	if len(list) == 0 {
+		t.Fatal("there is nothing to take away")
 	}
 	caught := map[string]bool{}
 	left := list
@@ -121,6 +129,10 @@ func (x *target) mutate(list []mutation, catches []string) {
 		}
 		var survived []mutation
 		for _, m := range left {
+			if m.in != "" && m.in != s.name {
+				survived = append(survived, m)
+				continue
+			}
 			if trouble := m.do(); trouble != "" {
 				t.Fatalf("%s: %s", m.name, trouble)
 			}
@@ -189,9 +201,15 @@ func (x *target) hostRules(command string) []mutation {
 				}
 			}
 			return "there is no such rule"
-		}})
+		}, ""})
 	}
-	return list
+	return append(list, mutation{command + " DOCKER-USER", func() string {
+		out, err := x.host.Try(x.t, command, "-D", "DOCKER-USER", "1") // ours is the first one
+		if err != nil {
+			return out
+		}
+		return ""
+	}, dockerCameLater})
 }
 
 // savedRules returns "TABLE: -A …" for each rule of the jail, or all rules.
@@ -228,17 +246,28 @@ func (x *target) jailRules() []mutation {
 				}
 			}
 			return "there is no such rule"
-		}})
+		}, ""})
 	}
 	for _, set := range []string{"in", "out"} {
 		for _, mark := range markValue.FindAllString(x.jail.Run(x.t, "nft", "list", "set", "inet", "wgjail-veth", set), -1) {
 			list = append(list, mutation{"mark " + mark + " in set " + set, func() string {
 				x.jail.Run(x.t, "nft", "delete", "element", "inet", "wgjail-veth", set, "{ "+mark+" }")
 				return ""
-			}})
+			}, ""})
 		}
 	}
 	return list
+}
+
+// withoutTunnel is what a pair has only where the tunnel lacks a family: IPv6.
+func (x *target) withoutTunnel() []mutation {
+	sysctl(x.t, x.jail, "net/ipv6/conf/vpn/disable_ipv6", "0") // the pair does not rely on it
+	inner := x.sides[1].inner.String()
+	list := slices.DeleteFunc(x.jailRules(), func(m mutation) bool { return !strings.Contains(m.name, "!= \"lo\" ip6 daddr "+inner) })
+	if len(list) != 1 {
+		x.t.Fatalf("%d rules about %s", len(list), inner)
+	}
+	return append(list, x.run(x.jail, "ip -6 addr del "+inner+"/128 dev host0"))
 }
 
 // nftRules returns chain, rule and handle of each rule of the table in the jail.
@@ -257,22 +286,24 @@ func (x *target) nftRules() [][3]string {
 
 var counters = regexp.MustCompile(`counter packets \d+ bytes \d+`)
 
+// run is the mutation that a command makes.
+func (x *target) run(n *world.Node, line string) mutation {
+	return mutation{n.Name + ": " + line, func() string {
+		words := strings.Fields(line)
+		if out, err := n.Try(x.t, words[0], words[1:]...); err != nil {
+			return out
+		}
+		return ""
+	}, ""}
+}
+
 // pairParts are links, addresses, routes and switches.
 func (x *target) pairParts() []mutation {
-	run := func(n *world.Node, line string) mutation {
-		return mutation{n.Name + ": " + line, func() string {
-			words := strings.Fields(line)
-			if out, err := n.Try(x.t, words[0], words[1:]...); err != nil {
-				return out
-			}
-			return ""
-		}}
-	}
 	set := func(n *world.Node, name, value string) mutation {
 		return mutation{n.Name + ": " + name + " = " + value, func() string {
 			sysctl(x.t, n, name, value)
 			return ""
-		}}
+		}, ""}
 	}
 	list := []mutation{
 		set(x.jail, "net/ipv4/tcp_fwmark_accept", "0"),
@@ -293,8 +324,8 @@ func (x *target) pairParts() []mutation {
 					e.n.Run(x.t, "ip", "neigh", "replace", addr.String(), "lladdr", mac.String(), "dev", e.link, "nud", "permanent")
 				}
 				return ""
-			}},
-			run(e.n, "ip link set "+e.link+" down"),
+			}, ""},
+			x.run(e.n, "ip link set "+e.link+" down"),
 			set(e.n, "net/ipv6/conf/"+e.link+"/disable_ipv6", "1"),
 			set(e.n, "net/ipv6/conf/"+e.link+"/addr_gen_mode", "0"))
 	}
@@ -302,16 +333,16 @@ func (x *target) pairParts() []mutation {
 		v := []string{"-4", "-6"}[i]
 		bits := []string{"/32", "/128"}[i]
 		list = append(list,
-			run(x.host, fmt.Sprintf("ip %s addr del %s%s dev %s", v, s.outer, bits, x.outer)),
-			run(x.host, fmt.Sprintf("ip %s route del %s dev %s", v, s.inner, x.outer)),
-			run(x.host, fmt.Sprintf("ip neigh del %s dev %s", s.inner, x.outer)),
-			run(x.jail, fmt.Sprintf("ip neigh del %s dev host0", s.outer)),
-			run(x.jail, fmt.Sprintf("ip %s route del default table 22343", v)),
-			run(x.jail, fmt.Sprintf("ip %s rule del pref 100", v)),
-			run(x.jail, fmt.Sprintf("ip %s rule del ipproto udp sport 8080 lookup 22343", v)),
+			x.run(x.host, fmt.Sprintf("ip %s addr del %s%s dev %s", v, s.outer, bits, x.outer)),
+			x.run(x.host, fmt.Sprintf("ip %s route del %s dev %s", v, s.inner, x.outer)),
+			x.run(x.host, fmt.Sprintf("ip neigh del %s dev %s", s.inner, x.outer)),
+			x.run(x.jail, fmt.Sprintf("ip neigh del %s dev host0", s.outer)),
+			x.run(x.jail, fmt.Sprintf("ip %s route del default table 22343", v)),
+			x.run(x.jail, fmt.Sprintf("ip %s rule del pref 100", v)),
+			x.run(x.jail, fmt.Sprintf("ip %s rule del ipproto udp sport 8080 lookup 22343", v)),
 		)
 		if s.inner.Is4() {
-			list = append(list, run(x.jail, fmt.Sprintf("ip addr del %s%s dev host0", s.inner, bits)))
+			list = append(list, x.run(x.jail, fmt.Sprintf("ip addr del %s%s dev host0", s.inner, bits)))
 		}
 		for _, link := range []string{x.outer, "lan0", "wan0"} {
 			list = append(list, set(x.host, []string{"net/ipv4/conf/" + link + "/forwarding", "net/ipv6/conf/" + link + "/force_forwarding"}[i], "0"))

@@ -47,6 +47,7 @@ type Veth struct {
 
 	mu       sync.Mutex // before the lock on lockPath
 	forwards []*own     // in the order of Add
+	absent   []string   // chains that were not there before; see emptytable.go
 	known    []snapshot // by family: what the tables held when this process last looked; nil: look
 }
 
@@ -163,6 +164,9 @@ func (v *Veth) makeAnew() error {
 		return err
 	}
 	v.known = nil
+	if err := v.noteAbsent(); err != nil {
+		return err
+	}
 	sides, err := v.chooseSides()
 	if err != nil {
 		return err
