@@ -78,7 +78,7 @@ func (f *forwardFlags) registerAccess(fs *pflag.FlagSet) {
 	fs.StringSliceVar(&f.allow, "allow", nil, "serve clients out of these `CIDR`s only, or any (default: the local networks)")
 	fs.IntVar(&f.limits.MaxConns, "max-conns", 0, "most connections at a time (0: no limit)")
 	fs.IntVar(&f.limits.MaxConnsPerClient, "max-conns-per-client", 0, "most connections at a time from one address (0: no limit)")
-	fs.DurationVar(&f.limits.DialTimeout, "dial-timeout", 5*time.Second, "how long to wait for the service")
+	fs.DurationVar(&f.limits.DialTimeout, "dial-timeout", 5*time.Second, "how long to wait for each address of the service")
 	fs.DurationVar(&f.limits.IdleTimeout, "idle-timeout", 0, "end connections without traffic after this time (0: never)")
 	fs.DurationVar(&f.limits.DrainTimeout, "drain-timeout", 10*time.Second, "how long connections may go on after the end of the forward")
 }
