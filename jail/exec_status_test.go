@@ -78,6 +78,36 @@ func asNobody(cmd *exec.Cmd) {
 	cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: 65534, Gid: 65534}}
 }
 
+// ping(8) has a file capability on many systems: it must run, without it.
+func TestExecFileCapabilities(t *testing.T) {
+	world.Run(t, func(t *testing.T, w *world.World) {
+		newJailForExec(t, w)
+		if err := unix.Mount("lock", "/run/lock", "tmpfs", 0, "mode=1777"); err != nil { // not nosuid, as /run is
+			t.Fatal(err)
+		}
+		const path = "/run/lock/capable"
+		text, err := os.ReadFile("/bin/true")
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(path, text, 0o755); err != nil {
+			t.Fatal(err)
+		}
+		// struct vfs_cap_data of <linux/capability.h>: revision 2, effective;
+		// permitted CAP_NET_RAW; nothing inheritable. It is little-endian.
+		capability := []byte{1, 0, 0, 2, 0, 1 << (unix.CAP_NET_RAW - 8), 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0}
+		if err := unix.Setxattr(path, "security.capability", capability, 0); err != nil {
+			t.Fatal(err)
+		}
+		for _, r := range []execRequest{{}, {User: "7000:7000"}, {Isolate: true}, {KeepCaps: true}} {
+			r.Argv = []string{path}
+			if out, err := execCommand(t, r).CombinedOutput(); err != nil {
+				t.Errorf("%+v: %v: %s", r, err, out)
+			}
+		}
+	})
+}
+
 // If something cannot be masked, the program does not run.
 func TestExecFailsClosed(t *testing.T) {
 	world.Run(t, func(t *testing.T, w *world.World) {
