@@ -31,7 +31,7 @@ const maxConfigSize = 16 << 20
 func ParseConfig(name string, r io.Reader) (*Config, error) {
 	p := newConfigParser(name)
 	p.cfg.Name = strings.TrimSuffix(filepath.Base(name), ".conf")
-	if err := checkConfigName(p.cfg.Name); err != nil {
+	if err := CheckName(p.cfg.Name); err != nil {
 		return nil, fmt.Errorf("%s: %w", name, err)
 	}
 	data, err := io.ReadAll(io.LimitReader(r, maxConfigSize+1))
