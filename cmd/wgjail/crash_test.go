@@ -104,7 +104,7 @@ func TestRepairKilledAnywhere(t *testing.T) {
 		jail := l.up(t)
 		c := connect(t, jail)
 		eachStep(t, 10, func(n int) bool {
-			syscall.Kill(keeperPid(t), syscall.SIGKILL)
+			killKeeper(t)
 			jail.Run(t, "ip", "route", "del", "default")
 			_, killed := l.killedAt(t, n, "up", "up", l.conf)
 			l.do(t, "up", l.conf)

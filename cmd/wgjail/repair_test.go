@@ -2,7 +2,6 @@ package main
 
 import (
 	"bufio"
-	"errors"
 	"fmt"
 	"net"
 	"os"
@@ -87,6 +86,28 @@ func keeperPid(t *testing.T) int {
 	return pid
 }
 
+// killKeeper kills the jail's keeper and waits until it has died: a busy machine
+// takes its time.
+func killKeeper(t *testing.T) {
+	t.Helper()
+	pid := keeperPid(t)
+	if err := syscall.Kill(pid, syscall.SIGKILL); err != nil {
+		t.Fatal(err)
+	}
+	ended(t, pid)
+}
+
+// ended waits until there is no process pid any more.
+func ended(t *testing.T, pid int) {
+	t.Helper()
+	world.Eventually(t, "the end of a process", func() error {
+		if err := syscall.Kill(pid, 0); err == nil {
+			return fmt.Errorf("process %d lives", pid)
+		}
+		return nil
+	})
+}
+
 // ifindex is what changes with an interface that is made again.
 var ifindex = regexp.MustCompile(`Ifindex: \d+`)
 
@@ -111,10 +132,7 @@ func TestUpRepairs(t *testing.T) {
 			spoil func()
 			says  string // what up says was missing
 		}{
-			{"keeper killed", func() {
-				pid := keeperPid(t)
-				syscall.Kill(pid, syscall.SIGKILL)
-			}, "the keeper is not running"},
+			{"keeper killed", func() { killKeeper(t) }, "the keeper is not running"},
 			{"interface deleted", inside("ip link del vpn"), "interface vpn"},
 			{"interface down", inside("ip link set vpn down"), "interface vpn is down"},
 			{"MTU changed", inside("ip link set vpn mtu 1000"), "MTU 1000"},
@@ -169,13 +187,10 @@ func TestKeeperAndInterface(t *testing.T) {
 		l := newLab(t, w)
 		jail := l.up(t)
 		whole := jail.Snapshot(t)
-		syscall.Kill(keeperPid(t), syscall.SIGKILL)
-		world.Eventually(t, "the end of the keeper", func() error {
-			if out := l.do(t, "status", "vpn"); !strings.Contains(out, "the keeper is not running") {
-				return errors.New(out)
-			}
-			return nil
-		})
+		killKeeper(t)
+		if out := l.do(t, "status", "vpn"); !strings.Contains(out, "the keeper is not running") {
+			t.Errorf("status says %s", out)
+		}
 		if diff := world.Diff(whole, jail.Snapshot(t)); diff != "" {
 			t.Errorf("with the keeper went:\n%s", diff)
 		}
@@ -186,12 +201,7 @@ func TestKeeperAndInterface(t *testing.T) {
 		l.do(t, "up", l.conf)
 		pid := keeperPid(t)
 		jail.Run(t, "ip", "link", "del", "vpn")
-		world.Eventually(t, "the end of the keeper", func() error {
-			if err := syscall.Kill(pid, 0); err == nil {
-				return fmt.Errorf("process %d lives", pid)
-			}
-			return nil
-		})
+		ended(t, pid)
 	})
 }
 
@@ -201,7 +211,7 @@ func TestUpAfterTheNamespaceDied(t *testing.T) {
 		l := newLab(t, w)
 		before := w.Snapshot(t)
 		l.do(t, "up", l.conf)
-		syscall.Kill(keeperPid(t), syscall.SIGKILL)
+		killKeeper(t)
 		l.Host.Run(t, "ip", "netns", "del", "vpn")
 		l.refused(t, 1, []string{"has lost its namespace"}, "exec", "vpn", "--", "true")
 		if out := l.do(t, "up", l.conf); !strings.Contains(out, "has been repaired") {

@@ -206,7 +206,7 @@ func TestUpWithAForwardThatFails(t *testing.T) {
 		c := connect(t, jail)
 		l.refused(t, 1, []string{"port 8080/tcp: address already in use"}, "up", l.conf, "-p", "8080")
 		c.goesOn(t, "an up whose forward failed")
-		syscall.Kill(keeperPid(t), syscall.SIGKILL)
+		killKeeper(t)
 		l.refused(t, 1, []string{"port 8080/tcp: address already in use"}, "up", l.conf, "-p", "8080")
 		c.goesOn(t, "a repair whose forward failed")
 	})
