@@ -284,9 +284,12 @@ func TestNothingOutlivesTheTestBinary(t *testing.T) {
 			t.Fatalf("%v after:\n%s", err, printed)
 		}
 	}
-	if n := len(worldProcesses(cmd.Process.Pid)); n < 4 {
-		t.Errorf("%d processes are in the world, want two stages and two orphans", n)
-	}
+	Eventually(t, "two stages and two orphans", func() error {
+		if found := worldProcesses(cmd.Process.Pid); len(found) < 4 {
+			return fmt.Errorf("there are %v", found)
+		}
+		return nil
+	})
 	cmd.Process.Kill()
 	io.Copy(io.Discard, stdout) // ends when the last one that has it open has died
 	cmd.Wait()
