@@ -101,6 +101,7 @@ func (v *Veth) Remove(id string) error {
 			defer func() { v.forwards = slices.Delete(v.forwards, i, i+1) }()
 			return forget(v.host, v.forwards[i].redirected(v.pair.sides))
 		}
+		v.removed = append(v.removed, v.forwards[i].Forward)
 		v.forwards = slices.Delete(v.forwards, i, i+1)
 		return v.takeAway(false, id)
 	})

@@ -12,18 +12,19 @@ func (v *Veth) Close() error {
 }
 
 func (v *Veth) close() error {
+	ended := append(v.mine(), v.removed...)
 	var ids []string
-	for _, o := range v.forwards {
-		ids = append(ids, o.ID)
+	for _, f := range ended {
+		ids = append(ids, f.ID)
 	}
 	var errs []error
 	if len(ids) > 0 {
 		errs = append(errs, v.takeAway(true, ids...))
 	}
-	for _, o := range v.forwards {
-		errs = append(errs, forget(v.host, o.redirected(v.pair.sides)))
+	for _, f := range ended {
+		errs = append(errs, forget(v.host, f.redirected(v.pair.sides)))
 	}
-	v.forwards = nil
+	v.forwards, v.removed = nil, nil
 	if err := v.look(); err != nil {
 		return errors.Join(append(errs, err)...)
 	}

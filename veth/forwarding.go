@@ -27,10 +27,8 @@ import (
 // .forwarding, which only says whether the host is a router there, is kept as it
 // was (kernel: Documentation/networking/ip-sysctl).
 type forwarding struct {
-	h *netlink.Handle
-	// global makes the IPv6 switch that old kernels have the only one; a test
-	// sets it.
-	global bool
+	h      *netlink.Handle
+	global bool // IPv6 has one switch for all links only
 }
 
 func newForwarding(h *netlink.Handle) forwarding {

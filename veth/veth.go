@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"net/netip"
 	"slices"
+	"strings"
 	"sync"
 
 	"github.com/vishvananda/netlink"
@@ -27,6 +28,8 @@ type Options struct {
 	Avoid       []netip.Prefix
 
 	Log *slog.Logger // nil is silent
+
+	oldKernel bool // as before Linux 6.17; see forwarding.go. For tests
 }
 
 // A Veth is one process's hold on the pair of a jail. Several processes may have
@@ -47,6 +50,7 @@ type Veth struct {
 
 	mu       sync.Mutex // before the lock on lockPath
 	forwards []*own     // in the order of Add
+	removed  []Forward  // but connections may go on
 	absent   []string   // chains that were not there before; see emptytable.go
 	known    []snapshot // by family: what the tables held when this process last looked; nil: look
 }
@@ -98,6 +102,7 @@ func prepare(opts Options) (*Veth, error) {
 		return nil, err
 	}
 	v.switches = newForwarding(v.host)
+	v.switches.global = v.switches.global || opts.oldKernel
 	return v, nil
 }
 
@@ -266,6 +271,10 @@ func (v *Veth) set(i int, chains []chain) error {
 		script := v.names.setup(chains, v.known[i])
 		if script == "" {
 			return nil
+		}
+		if remembered && strings.Contains(script, "\n:") { // a chain is to be made: or has one been made?
+			v.known[i] = nil
+			continue
 		}
 		err := v.books[i].restore(script)
 		if err == nil {

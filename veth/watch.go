@@ -3,7 +3,6 @@ package veth
 import (
 	"context"
 	"errors"
-	"os"
 	"slices"
 	"sync"
 	"syscall"
@@ -142,7 +141,9 @@ func (v *Veth) subscribe(events chan<- struct{}) (stop func(), err error) {
 	rules := []uint{unix.NFNLGRP_NFTABLES}
 	var sockets []*nl.NetlinkSocket
 	var readers sync.WaitGroup
+	closed := make(chan struct{})
 	stop = func() {
+		close(closed)
 		for _, s := range sockets {
 			s.Close()
 		}
@@ -162,7 +163,7 @@ func (v *Veth) subscribe(events chan<- struct{}) (stop func(), err error) {
 			return nil, err
 		}
 		sockets = append(sockets, s)
-		readers.Go(func() { tell(s, src.protocol, events) })
+		readers.Go(func() { v.tell(s, src.protocol, events, closed) })
 	}
 	return stop, nil
 }
@@ -170,14 +171,20 @@ func (v *Veth) subscribe(events chan<- struct{}) (stop func(), err error) {
 // tell passes events on until the socket is closed. What they say does not
 // matter, only that they may concern the pair; if some are lost (ENOBUFS), they
 // may have.
-func tell(s *nl.NetlinkSocket, protocol int, events chan<- struct{}) {
+func (v *Veth) tell(s *nl.NetlinkSocket, protocol int, events chan<- struct{}, closed <-chan struct{}) {
 	for {
 		messages, _, err := s.Receive()
-		if errors.Is(err, os.ErrClosed) || errors.Is(err, unix.EBADF) {
+		select {
+		case <-closed:
 			return
+		default:
 		}
-		if err == nil && protocol == unix.NETLINK_NETFILTER && !slices.ContainsFunc(messages, takesRulesAway) {
+		switch {
+		case err == nil && protocol == unix.NETLINK_NETFILTER && !slices.ContainsFunc(messages, takesRulesAway):
 			continue
+		case err != nil && !errors.Is(err, unix.ENOBUFS):
+			v.log.Warn("changes on this host are noticed later from now on", "error", err)
+			return
 		}
 		select {
 		case events <- struct{}{}:
