@@ -80,7 +80,7 @@ func dnsOwner(name string) error {
 // writeDNS writes the jail's files. The marked one comes first, so that an
 // interrupted write is recognised as ours.
 func (s *state) writeDNS() error {
-	if err := os.MkdirAll(dnsDir(s.Name), 0o755); err != nil {
+	if err := makeDir(dnsDir(s.Name)); err != nil {
 		return err
 	}
 	files := s.dnsFiles()

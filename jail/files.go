@@ -56,6 +56,18 @@ func readOwned(path string) ([]byte, error) {
 	return data, nil
 }
 
+// makeDir makes the folder at path, if it is missing, for everybody to read
+// whatever the umask is.
+func makeDir(path string) error {
+	if !missing(path) {
+		return nil
+	}
+	if err := os.MkdirAll(path, 0o755); err != nil {
+		return err
+	}
+	return os.Chmod(path, 0o755)
+}
+
 // removeFile removes path, which may be gone already.
 func removeFile(path string) error {
 	if err := os.Remove(path); err != nil && !errors.Is(err, os.ErrNotExist) {

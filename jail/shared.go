@@ -67,10 +67,10 @@ func prepareShared() error {
 	if _, err := netnsx.PrepareDir(); err != nil {
 		return err
 	}
-	if err := os.MkdirAll(etcNetns, 0o755); err != nil {
+	if err := makeDir(etcNetns); err != nil {
 		return err
 	}
-	return os.MkdirAll(uapiDir, 0o755)
+	return makeDir(uapiDir)
 }
 
 // cleanShared removes what prepareShared made and nobody uses. It goes on past
