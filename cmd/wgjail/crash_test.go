@@ -21,18 +21,22 @@ func (l *lab) killedAt(t *testing.T, n int, command string, args ...string) (res
 	return r, r.status == -1
 }
 
-// eachStep calls test with each step of a command, until test reports that the
-// command was not killed any more. A command has at least these many steps.
-func eachStep(t *testing.T, least int, test func(n int) (killed bool)) {
+// eachStep calls test with each stride-th step of a command, until test reports
+// that the command was not killed any more. It has at least these many steps.
+func eachStep(t *testing.T, least, stride int, test func(n int) (killed bool)) {
 	t.Helper()
 	n := 1
 	for test(n) {
-		n++
+		n += stride
 	}
 	if n <= least {
 		t.Errorf("there were only %d steps", n-1)
 	}
 }
+
+// some is the stride for what the backends have in common: all steps where tests
+// are fast.
+func some() int { return times(1, 4) }
 
 // usable fails the test if nothing comes through the jail vpn.
 func (l *lab) usable(t *testing.T, when string) {
@@ -46,7 +50,7 @@ func TestUpKilledAnywhereThenDown(t *testing.T) {
 	world.Run(t, func(t *testing.T, w *world.World) {
 		l := newLab(t, w)
 		before := w.Snapshot(t)
-		eachStep(t, 15, func(n int) bool {
+		eachStep(t, 15, 1, func(n int) bool {
 			r, killed := l.killedAt(t, n, "up", "up", l.conf, "-p", "8080")
 			if !killed && r.status != 0 {
 				t.Errorf("up ended with status %d", r.status)
@@ -62,7 +66,7 @@ func TestUpKilledAnywhereThenUp(t *testing.T) {
 	world.Run(t, func(t *testing.T, w *world.World) {
 		l := newLab(t, w)
 		before := w.Snapshot(t)
-		eachStep(t, 15, func(n int) bool {
+		eachStep(t, 15, some(), func(n int) bool {
 			_, killed := l.killedAt(t, n, "up", "up", l.conf)
 			l.do(t, "up", l.conf)
 			l.usable(t, fmt.Sprintf("after a kill at step %d, and up", n))
@@ -81,7 +85,7 @@ func TestKeeperKilledAnywhere(t *testing.T) {
 	world.Run(t, func(t *testing.T, w *world.World) {
 		l := newLab(t, w)
 		before := w.Snapshot(t)
-		eachStep(t, 4, func(n int) bool {
+		eachStep(t, 4, some(), func(n int) bool {
 			r, _ := l.killedAt(t, n, "keeper", "up", l.conf)
 			if r.status == 0 {
 				l.usable(t, "after up")
@@ -103,7 +107,7 @@ func TestRepairKilledAnywhere(t *testing.T) {
 		before := w.Snapshot(t)
 		jail := l.up(t)
 		c := connect(t, jail)
-		eachStep(t, 10, func(n int) bool {
+		eachStep(t, 10, some(), func(n int) bool {
 			killKeeper(t)
 			jail.Run(t, "ip", "route", "del", "default")
 			_, killed := l.killedAt(t, n, "up", "up", l.conf)
@@ -120,14 +124,14 @@ func TestDownKilledAnywhere(t *testing.T) {
 	world.Run(t, func(t *testing.T, w *world.World) {
 		l := newLab(t, w)
 		before := w.Snapshot(t)
-		eachStep(t, 7, func(n int) bool {
+		eachStep(t, 7, some(), func(n int) bool {
 			l.do(t, "up", l.conf, "-p", "8080")
 			_, killed := l.killedAt(t, n, "down", "down", "vpn")
 			l.do(t, "down", "vpn")
 			l.unchanged(t, before, fmt.Sprintf("a kill at step %d of down, and down", n))
 			return killed
 		})
-		eachStep(t, 7, func(n int) bool {
+		eachStep(t, 7, some(), func(n int) bool {
 			l.do(t, "up", l.conf)
 			_, killed := l.killedAt(t, n, "down", "down", "vpn")
 			l.do(t, "up", l.conf)
@@ -143,7 +147,7 @@ func TestRunKilledAnywhere(t *testing.T) {
 	world.Run(t, func(t *testing.T, w *world.World) {
 		l := newLab(t, w)
 		before := w.Snapshot(t)
-		eachStep(t, 22, func(n int) bool {
+		eachStep(t, 22, some(), func(n int) bool {
 			_, killed := l.killedAt(t, n, "run", "run", l.conf, "-p", "8080", "--", "true")
 			l.do(t, "down", "vpn")
 			l.unchanged(t, before, fmt.Sprintf("a kill at step %d of run, and down", n))

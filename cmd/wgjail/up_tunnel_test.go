@@ -206,6 +206,40 @@ func TestUpKeepsSecrets(t *testing.T) {
 	})
 }
 
+// What is written about a jail is for root alone, whatever the umask, and the
+// DNS files are for all.
+func TestUpSetsModes(t *testing.T) {
+	world.Run(t, func(t *testing.T, w *world.World) {
+		l := newLab(t, w)
+		for _, umask := range []string{"000", "077"} {
+			l.Host.Run(t, "sh", "-c", "umask "+umask+"; wgjail up "+l.conf+" -p 8080")
+			for top, want := range map[string]os.FileMode{"/run/wgjail": 0o700, "/run/wireguard": 0o755, "/etc/netns": 0o755} {
+				filepath.WalkDir(top, func(path string, d os.DirEntry, err error) error {
+					if err != nil {
+						t.Fatal(err)
+					}
+					info, err := d.Info()
+					if err != nil {
+						t.Fatal(err)
+					}
+					mode := want
+					if d.Type().IsRegular() {
+						mode &= 0o666
+					}
+					if d.Type()&os.ModeSocket != 0 {
+						mode = 0o700
+					}
+					if info.Mode().Perm() != mode {
+						t.Errorf("with umask %s %s is %v, want %v", umask, path, info.Mode(), mode)
+					}
+					return nil
+				})
+			}
+			l.do(t, "down", "vpn")
+		}
+	})
+}
+
 // searchFiles looks for the client's secrets in the files below top, but for
 // the configuration files of the tests themselves.
 func (l *lab) searchFiles(t *testing.T, top, when string) {
