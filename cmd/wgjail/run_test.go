@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"fmt"
 	"net"
 	"net/http"
@@ -215,7 +216,9 @@ func TestRunOnATerminal(t *testing.T) {
 func page(from *world.Node, addr string) error {
 	client := http.Client{Transport: &http.Transport{
 		DisableKeepAlives: true,
-		Dial:              func(network, addr string) (net.Conn, error) { return from.Dial(network, addr) },
+		DialContext: func(_ context.Context, network, addr string) (net.Conn, error) {
+			return from.Dial(network, addr)
+		},
 	}}
 	r, err := client.Get("http://" + addr + "/")
 	if err != nil {
