@@ -26,6 +26,7 @@ func StopForwards(ctx context.Context, p Place, specs []ForwardSpec) ([]string, 
 	if err := p.forgetKilled(ctx); err != nil {
 		return nil, err
 	}
+	defer p.forgetEmpty() // whoever is last, this or the forward's process
 	dir := forwardDir(p.register())
 	var paths []string
 	for _, s := range specs {
