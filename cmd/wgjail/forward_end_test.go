@@ -160,7 +160,7 @@ func TestForwardDrains(t *testing.T) {
 			}
 			return nil
 		})
-		p.WaitOutput(t, "for 1 connection to end")
+		p.WaitOutput(t, " to end; again ends now")
 		if n, err := io.Copy(io.Discard, c); n != size-1<<20 || err != nil {
 			t.Errorf("after SIGTERM %d of %d bytes came (%v)", n, size-1<<20, err)
 		}
