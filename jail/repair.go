@@ -46,7 +46,8 @@ func (m *maker) repair(ctx context.Context, before *state) (*Jail, error) {
 	if err := m.prepare(ctx); err != nil {
 		return nil, err
 	}
-	m.state.Namespace, m.state.Complete, m.state.Hooks = before.Namespace, before.Complete, nil
+	m.state.Namespace, m.state.Complete, m.state.Hooks = before.Namespace, before.Complete, before.Hooks
+	m.repairing = true
 	j, err := m.make(ctx)
 	if err != nil {
 		if m.keeper != nil {
@@ -55,8 +56,7 @@ func (m *maker) repair(ctx context.Context, before *state) (*Jail, error) {
 		return nil, err
 	}
 	j.Repaired = lacks
-	m.state.Hooks = before.Hooks // PreUp and PostUp have run; PreDown has not
-	return j, m.state.save()
+	return j, nil
 }
 
 // fingerprint tells configurations apart and says nothing else of them: keys

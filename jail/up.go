@@ -83,6 +83,7 @@ type maker struct {
 	ns        *netnsx.Namespace
 	endpoints map[wgtypes.Key]netip.AddrPort
 	keeper    *Background
+	repairing bool
 }
 
 func (m *maker) fresh(ctx context.Context) (*Jail, error) {
@@ -184,9 +185,9 @@ func (m *maker) make(ctx context.Context) (*Jail, error) {
 		{"set the firewall rules", func(context.Context) error { return applyRules(m.ns, m.cfg.Name, m.state.DNS) }},
 		{"make the tunnel", m.makeTunnel},
 		{"write resolv.conf", func(context.Context) error { return m.state.writeDNS() }},
-		{"run PreUp", func(ctx context.Context) error { return m.state.runHooks(ctx, preUp) }},
+		{"run PreUp", func(ctx context.Context) error { return m.hooks(ctx, preUp) }},
 		{"set addresses and routes", func(context.Context) error { return bringUp(m.ns, m.state) }},
-		{"run PostUp", func(ctx context.Context) error { return m.state.runHooks(ctx, postUp) }},
+		{"run PostUp", func(ctx context.Context) error { return m.hooks(ctx, postUp) }},
 		{"write down that it is complete", m.complete},
 	} {
 		if err := ctx.Err(); err != nil {
@@ -199,6 +200,14 @@ func (m *maker) make(ctx context.Context) (*Jail, error) {
 	}
 	m.ns.Close()
 	return &Jail{Name: m.cfg.Name, Backend: m.state.Backend, MTU: m.state.MTU, Keeper: m.keeper}, nil
+}
+
+// hooks runs the commands of one moment; a repair is none.
+func (m *maker) hooks(ctx context.Context, when hook) error {
+	if m.repairing {
+		return nil
+	}
+	return m.state.runHooks(ctx, when)
 }
 
 // explain adds the way out of what the configuration alone tells about.
