@@ -50,8 +50,10 @@ func TestHooksAreRunInside(t *testing.T) {
 			t.Errorf("up ended with %+v", r)
 		}
 		id := w.Open(t, "vpn").ID()
-		// Neither a repair nor a second up runs them again.
+		// Neither a repair nor a second up runs them again, and no crash makes
+		// them forgotten.
 		l.Host.Run(t, "ip", "netns", "exec", "vpn", "ip", "route", "del", "default")
+		l.killedAt(t, 8, "up", "up", "--allow-hooks", conf)
 		l.do(t, "up", "--allow-hooks", conf)
 		l.do(t, "up", "--allow-hooks", conf)
 		l.do(t, "down", "vpn")

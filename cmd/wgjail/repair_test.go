@@ -225,6 +225,38 @@ func TestUpAfterTheNamespaceDied(t *testing.T) {
 	})
 }
 
+// A machine that was switched off has lost what is in memory, and has kept /etc.
+func TestUpAfterAReboot(t *testing.T) {
+	world.Run(t, func(t *testing.T, w *world.World) {
+		l := newLab(t, w)
+		l.do(t, "up", l.conf)
+		killKeeper(t)
+		l.Host.Run(t, "ip", "netns", "del", "vpn")
+		l.Host.Run(t, "rm", "-r", "/run/wgjail", "/run/wireguard")
+		if out := l.do(t, "status"); out != "there is no jail\n" {
+			t.Errorf("status says %q", out)
+		}
+		l.refused(t, 1, []string{"jail vpn is not up"}, "exec", "vpn", "--", "true")
+		if out := l.do(t, "up", l.conf); !strings.HasPrefix(out, "jail vpn is up (") {
+			t.Errorf("up printed %q", out)
+		}
+		l.usable(t, "after a reboot")
+		l.do(t, "down", "vpn")
+		if _, err := os.Stat("/etc/netns/vpn"); err == nil {
+			t.Error("/etc/netns/vpn is left")
+		}
+		// What a machine that never came up again has kept, down removes.
+		l.do(t, "up", l.conf)
+		killKeeper(t)
+		l.Host.Run(t, "ip", "netns", "del", "vpn")
+		l.Host.Run(t, "rm", "-r", "/run/wgjail", "/run/wireguard")
+		l.do(t, "down", "vpn")
+		if _, err := os.Stat("/etc/netns/vpn"); err == nil {
+			t.Error("/etc/netns/vpn is left")
+		}
+	})
+}
+
 func TestUpWithAnotherConfiguration(t *testing.T) {
 	world.Run(t, func(t *testing.T, w *world.World) {
 		l := newLab(t, w)
