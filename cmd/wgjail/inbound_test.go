@@ -109,7 +109,7 @@ func TestPathMTUIsLearned(t *testing.T) {
 					return
 				}
 				defer c.Close()
-				c.SetDeadline(time.Now().Add(30 * time.Second))
+				c.SetDeadline(time.Now().Add(time.Minute))
 				n, _ := io.Copy(io.Discard, c)
 				got <- n
 			}()
@@ -117,8 +117,8 @@ func TestPathMTUIsLearned(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			const size = 1 << 20
-			c.SetDeadline(time.Now().Add(30 * time.Second))
+			const size = 1 << 17
+			c.SetDeadline(time.Now().Add(time.Minute))
 			if _, err := c.Write(make([]byte, size)); err != nil {
 				t.Errorf("to %s: %v", addr, err)
 			}
