@@ -59,10 +59,11 @@ func (v *Veth) put(o *own) (err error) {
 	if !v.redirects(o.Forward) {
 		return nil
 	}
+	v.step("open " + o.ID + " in the jail")
 	if o.index, err = v.table.add(o.Forward, o.index); err != nil {
 		return err
 	}
-	if err := build(o.replyRules(v.jail, v.pair.sides, o.index)); err != nil {
+	if err := v.build(o.replyRules(v.jail, v.pair.sides, o.index)); err != nil {
 		return err
 	}
 	err = v.eachBook(func(i int, _ rulebook) error { return v.set(i, v.names.forward(o.Forward, v.pair.sides[i])) })

@@ -1,10 +1,7 @@
 package veth
 
 import (
-	"errors"
 	"fmt"
-	"net/netip"
-	"regexp"
 	"slices"
 	"strings"
 
@@ -17,6 +14,7 @@ import (
 // ensure makes everything be there, in an order in which nothing is open that is
 // not yet guarded. The caller holds the lock.
 func (v *Veth) ensure() error {
+	v.step("set the rules in the jail")
 	if err := v.table.ensure(); err != nil {
 		return err
 	}
@@ -30,10 +28,10 @@ func (v *Veth) ensure() error {
 	if err := v.noteAbsent(); err != nil {
 		return err
 	}
-	if err := v.fixRules(v.pair.sides, guards); err != nil {
+	if err := v.fixRules(guards); err != nil {
 		return err
 	}
-	if err := build(v.pieces()); err != nil {
+	if err := v.build(v.pieces()); err != nil {
 		return err
 	}
 	m := memory{forwards: map[bool][]string{}, absent: v.absent}
@@ -44,6 +42,7 @@ func (v *Veth) ensure() error {
 		return err
 	}
 	for i, v6 := range v.families() {
+		v.step("forward, " + familyName(v6))
 		if err := v.switches.switchOn(v6, guards[i]); err != nil {
 			return err
 		}
@@ -51,6 +50,21 @@ func (v *Veth) ensure() error {
 	for _, o := range v.forwards {
 		if err := v.put(o); err != nil {
 			return fmt.Errorf("forward %s: %w", o.ID, err)
+		}
+	}
+	return nil
+}
+
+// build makes the pieces that are missing.
+func (v *Veth) build(pieces []piece) error {
+	for _, p := range pieces {
+		there, err := p.there()
+		if err == nil && !there {
+			v.step("make " + p.what)
+			err = p.make()
+		}
+		if err != nil {
+			return fmt.Errorf("%s: %w", p.what, err)
 		}
 	}
 	return nil
@@ -83,17 +97,10 @@ func (v *Veth) pieces() []piece {
 }
 
 // fixRules makes the fixed rules of each family be there, with guards for the
-// links that are switched on; nil stands for none.
-func (v *Veth) fixRules(sides []side, guards [][]string) error {
-	if v.known == nil {
-		v.known = make([]snapshot, len(v.books))
-	}
+// links that are switched on.
+func (v *Veth) fixRules(guards [][]string) error {
 	return v.eachBook(func(i int, _ rulebook) error {
-		var links []string
-		if guards != nil {
-			links = guards[i]
-		}
-		return v.set(i, v.names.fixed(sides[i], links, v.known[i]))
+		return v.set(i, v.names.fixed(v.pair.sides[i], guards[i], v.known[i]))
 	})
 }
 
@@ -217,7 +224,7 @@ func (v *Veth) remember(m memory) error {
 // tearDown removes everything of the jail's, by its name: see Teardown. The
 // caller holds the lock.
 func (v *Veth) tearDown() error {
-	return tearDown(v.names, v.host, v.opts.Namespace, v.absent)
+	return (&demolition{v.names, v.host, v.opts.Namespace, v.step}).run()
 }
 
 // Teardown removes the pair of the jail called name, its rules, and whatever else
@@ -235,87 +242,8 @@ func Teardown(name string, ns *netnsx.Namespace) error {
 		return err
 	}
 	defer unlock()
-	if err := tearDown(namesOf(name), host, ns, nil); err != nil {
+	if err := (&demolition{namesOf(name), host, ns, func(string) {}}).run(); err != nil {
 		return fmt.Errorf("veth of jail %s: %w", name, err)
 	}
 	return nil
-}
-
-// tearDown does it in an order in which nothing is open that is not guarded any
-// more, and no client's packet is sent where it does not belong: redirection
-// ends, then the connections, then the pair; the rules that drop come last.
-func tearDown(n names, host *netlink.Handle, ns *netnsx.Namespace, absent []string) error {
-	var errs []error
-	try := func(err error) {
-		if err != nil {
-			errs = append(errs, err)
-		}
-	}
-	books := everyBook()
-	have := make([]snapshot, len(books))
-	on := map[bool][]string{}
-	var ends []netip.Addr
-	for i, book := range books {
-		var err error
-		if have[i], err = book.snapshot(); err != nil {
-			try(err)
-			continue
-		}
-		for _, link := range n.guarded(have[i]) {
-			on[book.v6] = append(on[book.v6], link)
-		}
-		ends = append(ends, n.innerEnds(have[i])...)
-		if script := n.teardown(have[i], "nat"); script != "" {
-			try(book.restore(script))
-		}
-	}
-	if len(ends) > 0 {
-		try(forget(host, func(flow *netlink.ConntrackFlow) bool { return slices.Contains(ends, addrOf(flow.Reverse.SrcIP)) }))
-	}
-	mine, others, err := remembered(host, n)
-	try(err)
-	try(removePair(n, host))
-	switches := newForwarding(host)
-	for _, v6 := range []bool{false, true} {
-		off := slices.DeleteFunc(append(mine.forwards[v6], on[v6]...), func(link string) bool { return slices.Contains(others.forwards[v6], link) })
-		try(switches.switchOff(v6, off))
-	}
-	for i, book := range books {
-		if script := n.teardown(have[i], "filter", "mangle"); script != "" {
-			try(book.restore(script))
-		}
-	}
-	try(removeEmpty(append(absent, mine.absent...)))
-	if ns != nil {
-		try(tearDownInside(ns))
-	}
-	return errors.Join(errs...)
-}
-
-// innerEnds returns the jail's ends of the pair that the rules are for.
-func (n names) innerEnds(have snapshot) (list []netip.Addr) {
-	for _, line := range have["mangle"][n.chain("in")] {
-		if m := destination.FindStringSubmatch(line); m != nil {
-			if p, err := netip.ParsePrefix(m[1]); err == nil {
-				list = append(list, p.Addr())
-			}
-		}
-	}
-	return list
-}
-
-var destination = regexp.MustCompile(` -d (\S+)`)
-
-// tearDownInside removes what the jail has of the pair besides the link.
-func tearDownInside(ns *netnsx.Namespace) error {
-	jail, err := openNetlink(ns, unix.NETLINK_ROUTE)
-	if err != nil {
-		return err
-	}
-	defer jail.Close()
-	table, err := openJailTable(ns.Fd(), nil, nil)
-	if err != nil {
-		return err
-	}
-	return errors.Join(removeRules(jail, func(netlink.Rule) bool { return true }), table.remove())
 }

@@ -55,8 +55,9 @@ func TestFirewalls(t *testing.T) {
 					if d := world.Diff(before, l.host.Snapshot(t)); d != "" {
 						t.Errorf("after the error, changed:\n%s", d)
 					}
-					command, ok := strings.CutPrefix(hint.Of(err), "open it for jails with: ")
-					if command, _, ok = strings.Cut(command, "; or use relay"); !ok {
+					command := strings.TrimPrefix(hint.Of(err), "open it for jails with: ")
+					command, _, ok := strings.Cut(command, "; or use relay")
+					if !ok {
 						t.Fatalf("hint: %q", hint.Of(err))
 					}
 					l.host.Run(t, "sh", "-c", command)

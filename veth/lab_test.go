@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"net"
 	"net/netip"
+	"os"
 	"strings"
 	"sync"
 	"testing"
@@ -19,7 +20,12 @@ import (
 	"github.com/wgjail/wgjail/veth"
 )
 
-func TestMain(m *testing.M) { world.Main(m) }
+func TestMain(m *testing.M) {
+	if os.Getenv(crashVar) != "" {
+		os.Exit(crashChild())
+	}
+	world.Main(m)
+}
 
 // A lab is a host between a LAN and the internet, with a jail whose tunnel leads
 // to an exit. The tunnel is a link without address resolution, like WireGuard's.
@@ -98,7 +104,7 @@ func (l *lab) newJail(t *testing.T, name string, tunnel ...string) *world.Node {
 		if addr.Is6() {
 			flag = "-6"
 		}
-		jail.Run(t, "ip", flag, "addr", "add", fmt.Sprintf("%s/%d", a, addr.BitLen()), "dev", "vpn")
+		jail.Addr(t, "vpn", fmt.Sprintf("%s/%d", a, addr.BitLen()))
 		jail.Run(t, "ip", flag, "route", "add", "default", "dev", "vpn")
 		l.exit.Run(t, "ip", flag, "route", "replace", a, "dev", "vpn"+name)
 	}

@@ -82,9 +82,19 @@ func makePair(n names, ns *netnsx.Namespace, host, jail *netlink.Handle, sides [
 	return &pair{n, ns, sides, end{host, n.link, outer}, end{jail, innerLink, inner}}, nil
 }
 
+// downPair sets the host end down: nothing passes any more.
+func downPair(n names, host *netlink.Handle) error {
+	return withPair(n, host, func(link netlink.Link) error { return host.LinkSetDown(link) })
+}
+
 // removePair removes the pair by the name of its host end, which takes the other
 // end, the addresses and the routes along.
 func removePair(n names, host *netlink.Handle) error {
+	return withPair(n, host, func(link netlink.Link) error { return host.LinkDel(link) })
+}
+
+// withPair calls fn for the host end, if there is one.
+func withPair(n names, host *netlink.Handle, fn func(netlink.Link) error) error {
 	link, err := linkNamed(host, n.link)
 	if link == nil || err != nil {
 		return err
@@ -92,8 +102,8 @@ func removePair(n names, host *netlink.Handle) error {
 	if link.Type() != "veth" {
 		return fmt.Errorf("link %s: a %s, not wgjail's", n.link, link.Type())
 	}
-	if err := host.LinkDel(link); err != nil && !isNotFound(err) {
-		return fmt.Errorf("remove link %s: %w", n.link, err)
+	if err := fn(link); err != nil && !isNotFound(err) {
+		return fmt.Errorf("link %s: %w", n.link, err)
 	}
 	return nil
 }

@@ -25,20 +25,6 @@ type piece struct {
 	make  func() error
 }
 
-// build makes the pieces that are missing.
-func build(pieces []piece) error {
-	for _, p := range pieces {
-		there, err := p.there()
-		if err == nil && !there {
-			err = p.make()
-		}
-		if err != nil {
-			return fmt.Errorf("%s: %w", p.what, err)
-		}
-	}
-	return nil
-}
-
 // missing says which pieces are not there.
 func missing(pieces []piece) (list []string) {
 	for _, p := range pieces {

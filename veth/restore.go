@@ -11,19 +11,12 @@ import (
 
 // A snapshot is what the tables hold: table, chain, and its rules in the form
 // "-A CHAIN …". It has all of the jail's own chains, and of the others those
-// that rules may lead from (entryChains).
+// that rules may lead from.
 type snapshot map[string]map[string][]string
 
 // tables are the tables that have rules of ours, in the order in which those
 // are set: what drops comes before what redirects.
 var tables = []string{"mangle", "filter", "nat"}
-
-// entryChains are the chains of others in which ours may be entered.
-var entryChains = map[string][]string{
-	"mangle": {"PREROUTING", "FORWARD"},
-	"filter": {"FORWARD", "DOCKER-USER"},
-	"nat":    {"PREROUTING", "OUTPUT", "POSTROUTING"},
-}
 
 var commentText = regexp.MustCompile(`--comment "([^"]*)"`)
 

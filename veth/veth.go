@@ -163,31 +163,32 @@ func (v *Veth) join() (err error) {
 }
 
 // makeAnew removes what there may be of an earlier pair, chooses addresses, and
-// makes the pair with its fixed rules; ensure does the rest.
+// makes the links, down, with what must be remembered about the host. ensure does
+// the rest.
 func (v *Veth) makeAnew() error {
 	if err := v.tearDown(); err != nil {
 		return err
 	}
 	v.known = nil
-	if err := v.noteAbsent(); err != nil {
-		return err
-	}
 	sides, err := v.chooseSides()
 	if err != nil {
 		return err
 	}
-	if err := v.openTable(sides); err != nil {
+	v.step("make the pair of links " + v.names.link)
+	if v.pair, err = makePair(v.names, v.opts.Namespace, v.host, v.jail, sides); err != nil {
 		return err
 	}
-	if err := v.table.ensure(); err != nil {
+	if err := v.noteAbsent(); err != nil {
 		return err
 	}
-	if err := v.fixRules(sides, nil); err != nil {
+	if err := v.remember(memory{absent: v.absent}); err != nil {
 		return err
 	}
-	v.pair, err = makePair(v.names, v.opts.Namespace, v.host, v.jail, sides)
-	return err
+	return v.openTable(sides)
 }
+
+// step tells what is done next.
+func (v *Veth) step(what string) { v.log.Debug("step", "do", what, "jail", v.opts.Name) }
 
 // chooseSides finds free addresses for a new pair.
 func (v *Veth) chooseSides() ([]side, error) {
@@ -276,6 +277,7 @@ func (v *Veth) set(i int, chains []chain) error {
 			v.known[i] = nil
 			continue
 		}
+		v.step("set rules, " + familyName(v.pair.sides[i].v6))
 		err := v.books[i].restore(script)
 		if err == nil {
 			v.names.note(chains, v.known[i])

@@ -1,0 +1,110 @@
+package veth
+
+import (
+	"errors"
+	"net/netip"
+	"regexp"
+	"slices"
+
+	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
+
+	"github.com/wgjail/wgjail/internal/netnsx"
+)
+
+// A demolition removes everything of a jail's, by its name.
+type demolition struct {
+	names names
+	host  *netlink.Handle
+	ns    *netnsx.Namespace // nil: there is no jail any more
+	step  func(string)
+}
+
+// run goes on past errors. Its order is one in which nothing is open that is not
+// guarded any more, no client's packet is sent where it does not belong, and what
+// must be known for the rest is removed last: redirections end, then the
+// connections, then the link is down; its rules go, and at the end itself with
+// what its alias remembers.
+func (d *demolition) run() error {
+	var errs []error
+	try := func(err error) {
+		if err != nil {
+			errs = append(errs, err)
+		}
+	}
+	books := everyBook()
+	have := make([]snapshot, len(books))
+	mine, others, err := remembered(d.host, d.names)
+	try(err)
+	on := map[bool][]string{false: mine.forwards[false], true: mine.forwards[true]}
+	var ends []netip.Addr
+	for i, book := range books {
+		if have[i], err = book.snapshot(); err != nil {
+			try(err)
+			continue
+		}
+		on[book.v6] = append(on[book.v6], d.names.guarded(have[i])...)
+		ends = append(ends, d.names.innerEnds(have[i])...)
+		try(d.restore(book, d.names.teardown(have[i], "nat")))
+	}
+	if len(ends) > 0 {
+		d.step("end connections")
+		try(forget(d.host, func(flow *netlink.ConntrackFlow) bool { return slices.Contains(ends, addrOf(flow.Reverse.SrcIP)) }))
+	}
+	d.step("set the pair down")
+	try(downPair(d.names, d.host))
+	switches := newForwarding(d.host)
+	for _, v6 := range []bool{false, true} {
+		d.step("forward no more, " + familyName(v6))
+		off := slices.DeleteFunc(on[v6], func(link string) bool { return slices.Contains(others.forwards[v6], link) })
+		try(switches.switchOff(v6, off))
+	}
+	for i, book := range books {
+		try(d.restore(book, d.names.teardown(have[i], "filter", "mangle")))
+	}
+	d.step("remove empty chains")
+	try(removeEmpty(mine.absent))
+	if d.ns != nil {
+		d.step("remove rules in the jail")
+		try(tearDownInside(d.ns))
+	}
+	d.step("remove the pair")
+	try(removePair(d.names, d.host))
+	return errors.Join(errs...)
+}
+
+func (d *demolition) restore(book *ipt, script string) error {
+	if script == "" {
+		return nil
+	}
+	d.step("remove rules, " + familyName(book.v6))
+	return book.restore(script)
+}
+
+// innerEnds returns the jail's ends of the pair that the rules are for.
+func (n names) innerEnds(have snapshot) (list []netip.Addr) {
+	for _, line := range have["mangle"][n.chain("in")] {
+		if m := destination.FindStringSubmatch(line); m != nil {
+			if p, err := netip.ParsePrefix(m[1]); err == nil {
+				list = append(list, p.Addr())
+			}
+		}
+	}
+	return list
+}
+
+var destination = regexp.MustCompile(` -d (\S+)`)
+
+// tearDownInside removes what the jail has of the pair besides the link.
+func tearDownInside(ns *netnsx.Namespace) error {
+	jail, err := openNetlink(ns, unix.NETLINK_ROUTE)
+	if err != nil {
+		return err
+	}
+	defer jail.Close()
+	table, err := openJailTable(ns.Fd(), nil, nil)
+	if err != nil {
+		return err
+	}
+	return errors.Join(removeRules(jail, func(netlink.Rule) bool { return true }), table.remove())
+}
