@@ -2,6 +2,9 @@ package veth
 
 import (
 	"errors"
+	"slices"
+
+	"github.com/vishvananda/netlink"
 )
 
 // Close ends this process's forwards and their connections. With the last forward
@@ -13,29 +16,35 @@ func (v *Veth) Close() error {
 
 func (v *Veth) close() error {
 	ended := append(v.mine(), v.removed...)
+	v.forwards, v.removed = nil, nil
+	last, err := v.isLast(ended)
+	if err != nil || last {
+		return errors.Join(err, v.tearDown())
+	}
 	var ids []string
 	for _, f := range ended {
 		ids = append(ids, f.ID)
 	}
-	var errs []error
-	if len(ids) > 0 {
-		errs = append(errs, v.takeAway(true, ids...))
-	}
-	for _, f := range ended {
-		errs = append(errs, forget(v.host, f.redirected(v.pair.sides)))
-	}
-	v.forwards, v.removed = nil, nil
+	return errors.Join(v.takeAway(true, ids...), forget(v.host, func(flow *netlink.ConntrackFlow) bool {
+		return slices.ContainsFunc(ended, func(f Forward) bool { return f.redirected(v.pair.sides)(flow) })
+	}))
+}
+
+// isLast reports whether there are no forwards but these.
+func (v *Veth) isLast(ended []Forward) (bool, error) {
 	if err := v.look(); err != nil {
-		return errors.Join(append(errs, err)...)
+		return false, err
 	}
-	rules, err := v.table.rules()
-	if err == nil && len(forwardIDs(rules)) > 0 {
-		return errors.Join(errs...) // other processes'
+	mine := map[string]bool{}
+	for _, f := range ended {
+		mine[f.ID] = true
 	}
 	for _, have := range v.known {
-		if len(v.names.forwards(have)) > 0 {
-			return errors.Join(errs...)
+		for _, id := range v.names.forwards(have) {
+			if !mine[id] {
+				return false, nil
+			}
 		}
 	}
-	return errors.Join(append(errs, err, v.tearDown())...)
+	return true, nil
 }

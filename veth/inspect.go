@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"slices"
 
+	"github.com/google/nftables"
 	"github.com/vishvananda/netlink"
 )
 
@@ -97,6 +98,34 @@ func (v *Veth) lacks(forwards []Forward) ([]string, error) {
 	if err != nil {
 		return nil, err
 	}
+	list := slices.Concat(missing(v.pieces()), v.table.lacks(rules))
+	forwards = slices.DeleteFunc(slices.Clone(forwards), func(f Forward) bool { return !v.redirects(f) })
+	inside, err := v.lacksInside(forwards, rules)
+	if err != nil {
+		return nil, err
+	}
+	list = append(list, inside...)
+	guards, err := v.guards()
+	if err != nil {
+		return nil, err
+	}
+	for i, s := range v.pair.sides {
+		want := v.names.fixed(s, guards[i], v.known[i])
+		for _, f := range forwards {
+			want = append(want, v.names.forward(f, s)...)
+		}
+		for _, name := range v.names.check(want, v.known[i]) {
+			list = append(list, fmt.Sprintf("%s (%s)", name, familyName(s.v6)))
+		}
+		if !v.switches.isOn(s.v6, guards[i]) {
+			list = append(list, "forwarding of the host's links, "+familyName(s.v6))
+		}
+	}
+	return list, nil
+}
+
+// lacksInside says what of forwards the jail does not have.
+func (v *Veth) lacksInside(forwards []Forward, rules map[string][]*nftables.Rule) (list []string, err error) {
 	in, err := v.table.indexes(setIn)
 	if err != nil {
 		return nil, err
@@ -105,34 +134,27 @@ func (v *Veth) lacks(forwards []Forward) ([]string, error) {
 	if err != nil {
 		return nil, err
 	}
-	list := slices.Concat(missing(v.pieces()), v.table.lacks(rules))
-	for _, f := range forwards {
-		if !v.redirects(f) {
-			continue
+	there := map[string]int{}
+	for _, r := range rules["new"] {
+		there[ruleID(r)]++
+	}
+	replies := map[int]int{} // rules of the routing policy, by priority
+	for _, v6 := range v.families() {
+		policy, err := policyRules(v.jail, family(v6))
+		if err != nil {
+			return nil, err
 		}
+		for _, r := range policy {
+			replies[r.Priority]++
+		}
+	}
+	for _, f := range forwards {
 		index, isIn := in[f.ID]
 		_, isOut := out[f.ID]
-		if !isIn || !isOut || rulesOf(f.ID, rules) != len(f.newRules(v.pair.sides, index)) {
+		if !isIn || !isOut || there[f.ID] != len(f.newRules(v.pair.sides, index)) {
 			list = append(list, fmt.Sprintf("forward %s in the jail", f.ID))
-			continue
-		}
-		list = append(list, missing(f.replyRules(v.jail, v.pair.sides, index))...)
-	}
-	guards, err := v.guards()
-	if err != nil {
-		return nil, err
-	}
-	for i, s := range v.pair.sides {
-		for _, name := range v.names.check(v.names.fixed(s, guards[i], v.known[i]), v.known[i]) {
-			list = append(list, fmt.Sprintf("%s (%s)", name, familyName(s.v6)))
-		}
-		if !v.switches.isOn(s.v6, guards[i]) {
-			list = append(list, "forwarding of the host's links, "+familyName(s.v6))
-		}
-		for _, f := range forwards {
-			for _, name := range v.names.check(v.names.forward(f, s), v.known[i]) {
-				list = append(list, fmt.Sprintf("%s (%s)", name, familyName(s.v6)))
-			}
+		} else if f.Network == "udp" && replies[replyPref+int(index)] != len(v.pair.sides) {
+			list = append(list, fmt.Sprintf("routing rule for answers of forward %s", f.ID))
 		}
 	}
 	return list, nil

@@ -16,31 +16,25 @@ import (
 // connections' mark. It keeps the one it has, or had: prefer, if that is not 0
 // and free. A forward that is there in part is made whole.
 func (t *jailTable) add(f Forward, prefer uint16) (uint16, error) {
-	rules, err := t.rules()
-	if err != nil {
-		return 0, err
-	}
 	in, err := t.indexes(setIn)
 	if err != nil {
 		return 0, err
 	}
-	out, err := t.indexes(setOut)
+	if index, isIn := in[f.ID]; isIn || prefer != 0 {
+		whole, err := t.isWhole(f, index)
+		if err != nil || whole && isIn {
+			return index, err
+		}
+		if isIn {
+			prefer = index // connections with its mark may go on
+		}
+		if err := t.takeAway([]string{f.ID}, true); err != nil {
+			return 0, err
+		}
+		delete(in, f.ID)
+	}
+	index, err := freeIndex(in, prefer)
 	if err != nil {
-		return 0, err
-	}
-	index, isIn := in[f.ID]
-	_, isOut := out[f.ID]
-	if isIn && isOut && rulesOf(f.ID, rules) == len(f.newRules(t.sides, index)) {
-		return index, nil
-	}
-	if isIn {
-		prefer = index // connections with its mark may go on
-	}
-	if err := t.takeAway([]string{f.ID}, true); err != nil {
-		return 0, err
-	}
-	delete(in, f.ID)
-	if index, err = freeIndex(in, prefer); err != nil {
 		return 0, err
 	}
 	chain := &nftables.Chain{Name: "new", Table: innerNFT}
@@ -55,6 +49,20 @@ func (t *jailTable) add(f Forward, prefer uint16) (uint16, error) {
 		}
 	}
 	return index, rulesError(t.conn.Flush())
+}
+
+// isWhole reports whether a forward that has an index has everything else.
+func (t *jailTable) isWhole(f Forward, index uint16) (bool, error) {
+	rules, err := t.rules()
+	if err != nil {
+		return false, err
+	}
+	out, err := t.indexes(setOut)
+	if err != nil {
+		return false, err
+	}
+	_, isOut := out[f.ID]
+	return isOut && rulesOf(f.ID, rules) == len(f.newRules(t.sides, index)), nil
 }
 
 // freeIndex returns an index that no forward has: 1 or more.
@@ -95,13 +103,18 @@ func (t *jailTable) elements(set string) ([]nftables.SetElement, error) {
 	return elements, rulesError(err)
 }
 
-// removeForwards closes the forwards with these IDs. With their marks, their connections end as
-// well; without, those go on.
+// removeForwards closes the forwards with these IDs. With their marks, their
+// connections end as well; without, those go on.
 func (t *jailTable) removeForwards(ids []string, withMarks bool) error {
-	if err := t.takeAway(ids, withMarks); err != nil {
-		return err
+	for some := range slices.Chunk(ids, 100) { // the kernel confirms each change: not more than fit in its buffer
+		if err := t.takeAway(some, withMarks); err != nil {
+			return err
+		}
+		if err := t.conn.Flush(); err != nil {
+			return rulesError(err)
+		}
 	}
-	return rulesError(t.conn.Flush())
+	return nil
 }
 
 // takeAway adds the removal to the transaction.

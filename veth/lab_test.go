@@ -9,11 +9,13 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
 	"time"
 
+	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 
 	"github.com/wgjail/wgjail/internal/world"
@@ -62,6 +64,7 @@ func newLab(t *testing.T, w *world.World, tunnel ...string) *lab {
 		l.inet.Route(t, "default", via)
 	}
 	l.jail = l.newJail(t, "vpn", tunnel...)
+	routed(t, l.host)
 	l.opts = options("vpn", l.jail, tunnel...)
 	return l
 }
@@ -111,7 +114,30 @@ func (l *lab) newJail(t *testing.T, name string, tunnel ...string) *world.Node {
 	if len(tunnel) == 1 && strings.Contains(tunnel[0], ".") {
 		sysctl(t, jail, "net/ipv6/conf/vpn/disable_ipv6", "1")
 	}
+	routed(t, jail)
 	return jail
+}
+
+// routed waits until the kernel has made the routes that go with the node's IPv6
+// addresses: it does so later.
+func routed(t *testing.T, n *world.Node) {
+	t.Helper()
+	world.Eventually(t, "routes of addresses", func() error {
+		addrs, err := n.Netlink.AddrList(nil, unix.AF_INET6)
+		if err != nil {
+			return err
+		}
+		routes, err := n.Netlink.RouteListFiltered(unix.AF_INET6, &netlink.Route{Table: unix.RT_TABLE_LOCAL}, netlink.RT_FILTER_TABLE)
+		if err != nil {
+			return err
+		}
+		for _, a := range addrs {
+			if !slices.ContainsFunc(routes, func(r netlink.Route) bool { return r.Dst != nil && r.Dst.IP.Equal(a.IP) }) {
+				return fmt.Errorf("none for %v", a.IP)
+			}
+		}
+		return nil
+	})
 }
 
 func sysctl(t *testing.T, n *world.Node, name, value string) {

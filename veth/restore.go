@@ -18,18 +18,19 @@ type snapshot map[string]map[string][]string
 // are set: what drops comes before what redirects.
 var tables = []string{"mangle", "filter", "nat"}
 
-var commentText = regexp.MustCompile(`--comment "([^"]*)"`)
-
 // idOf returns the ID in a rule's comment, and whether the rule is the jail's.
 func (n names) idOf(line string) (id string, ours bool) {
-	m := commentText.FindStringSubmatch(line)
-	if m == nil {
+	const flag = `--comment "`
+	at := strings.Index(line, flag+n.comment(""))
+	if at < 0 {
 		return "", false
 	}
-	if m[1] == n.comment("") {
-		return "", true
+	rest := line[at+len(flag)+len(n.comment("")):]
+	id, _, closed := strings.Cut(rest, `"`)
+	if id == "" {
+		return "", closed
 	}
-	return strings.CutPrefix(m[1], n.comment("")+" ")
+	return strings.CutPrefix(id, " ")
 }
 
 // ids returns the IDs of the jail's rules in a chain.
@@ -156,23 +157,38 @@ func (n names) incomplete(c chain, have snapshot) bool {
 // check says what have lacks of want.
 func (n names) check(want []chain, have snapshot) []string {
 	var lacks []string
+	said := map[string]bool{}
+	there := map[string]map[string]bool{} // by chain: a list of forwards has the same ones again and again
+	say := func(format string, args ...any) {
+		if text := fmt.Sprintf(format, args...); !said[text] {
+			said[text] = true
+			lacks = append(lacks, text)
+		}
+	}
 	for _, c := range want {
 		lines, exists := have[c.table][c.name]
 		if !exists {
-			lacks = append(lacks, fmt.Sprintf("chain %s of table %s", c.name, c.table))
+			say("chain %s of table %s", c.name, c.table)
 			continue
 		}
+		key := c.table + " " + c.name
+		if there[key] == nil {
+			there[key] = map[string]bool{}
+			for _, id := range n.ids(lines) {
+				there[key][id] = true
+			}
+		}
 		for _, r := range c.rules {
-			if !slices.Contains(n.ids(lines), r.id) {
-				lacks = append(lacks, fmt.Sprintf("rule %q in chain %s of table %s", r.id, c.name, c.table))
+			if !there[key][r.id] {
+				say("rule %q in chain %s of table %s", r.id, c.name, c.table)
 			}
 		}
 		if !c.open && n.incomplete(c, have) {
-			lacks = append(lacks, fmt.Sprintf("the order of chain %s of table %s", c.name, c.table))
+			say("the order of chain %s of table %s", c.name, c.table)
 		}
 		for _, e := range c.entries {
 			if l, exists := have[c.table][e.chain]; n.enters(l, c.name) == 0 && (exists || !e.optional) {
-				lacks = append(lacks, fmt.Sprintf("the way from chain %s to %s in table %s", e.chain, c.name, c.table))
+				say("the way from chain %s to %s in table %s", e.chain, c.name, c.table)
 			}
 		}
 	}
