@@ -36,9 +36,9 @@ func (v *Veth) repair() error {
 const (
 	// settle is how long Watch waits after a change for those that usually follow.
 	settle = 50 * time.Millisecond
-	// calm is the least time between two looks, and busy the least time as a
-	// multiple of what a look takes: where there are many rules, it takes long.
-	calm, busy = 300 * time.Millisecond, 20
+	// calm is the least time between two looks. Where there are many rules, a look
+	// takes long: then it is busy times as long as that, but no longer than patience.
+	calm, busy, patience = 300 * time.Millisecond, 5, 5 * time.Second
 	// Not every change is told: those of neighbours and routes are too many, and
 	// legacy tables do not tell.
 	nowAndThen, legacyNowAndThen = 30 * time.Second, 5 * time.Second
@@ -63,7 +63,7 @@ func (v *Veth) Watch(ctx context.Context) error {
 	for {
 		began := time.Now()
 		said = v.lookAfter(said)
-		pause := max(calm, busy*time.Since(began))
+		pause := min(max(calm, busy*time.Since(began)), patience)
 		if !wait(ctx, pause, nil) {
 			return nil
 		}
