@@ -179,6 +179,9 @@ func TestNothingLeaves(t *testing.T) {
 		wt := l.watch(t)
 		begun := wt.mark(t)
 		jail := l.up(t)
+		// The first packets wait for the handshake, longer than a probe does
+		// where the machine is emulated.
+		world.Eventually(t, "the tunnel", func() error { return echo(jail, "udp", "10.64.0.1:7", "handshake") })
 		run := func(n *world.Node, script string) func(*testing.T) {
 			return func(t *testing.T) { n.Run(t, "sh", "-c", script) }
 		}
