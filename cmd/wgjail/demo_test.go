@@ -70,6 +70,7 @@ func TestDemo(t *testing.T) {
 	world.Run(t, func(t *testing.T, w *world.World) {
 		l := newLab(t, w)
 		l.do(t, "up", l.Conf(t, "demo"))
+		settled(t, "demo")
 		before := w.Snapshot(t)
 		p := l.start(t, "demo")
 		p.WaitOutput(t, "Ctrl-C ends it and removes everything\n")

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"os"
@@ -12,6 +13,19 @@ import (
 
 	"github.com/wgjail/wgjail/internal/world"
 )
+
+// settled waits until the keeper of a jail has written all that it writes when
+// it begins, so that it is not taken for a change later.
+func settled(t *testing.T, jail string) {
+	t.Helper()
+	world.Eventually(t, "the keeper", func() error {
+		log, err := os.ReadFile("/run/wgjail/" + jail + "/keeper.log")
+		if err == nil && !bytes.Contains(log, []byte("keeper started")) {
+			err = errors.New("it has not begun")
+		}
+		return err
+	})
+}
 
 // After a whole session the machine is as before.
 func TestDownRestoresEverything(t *testing.T) {

@@ -107,7 +107,8 @@ func TestForwardKilled(t *testing.T) {
 	world.Run(t, func(t *testing.T, w *world.World) {
 		l := newLab(t, w)
 		serve(t, l.up(t), "app", "tcp4", "127.0.0.1:80")
-		before := l.w.Snapshot(t)
+		settled(t, "vpn")
+		before := w.Snapshot(t)
 		p := l.forward(t, "8080:80", "8081:80")
 		mustGreet(t, l.LAN, world.HostLANV4+":8080", "app")
 		p.Signal(t, syscall.SIGKILL)

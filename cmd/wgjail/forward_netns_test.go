@@ -71,6 +71,7 @@ func TestForwardRefusesPlaces(t *testing.T) {
 		l.up(t)
 		bare := w.Namespace(t, "bare")
 		serve(t, bare, "app", "tcp", "[::]:80")
+		settled(t, "vpn")
 		before := w.Snapshot(t)
 		for place, texts := range map[string][]string{
 			"nope":              {"error: open namespace /run/netns/nope: no such file or directory", "hint: give --netns a name out of /run/netns"},
