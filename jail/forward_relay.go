@@ -1,0 +1,99 @@
+package jail
+
+import (
+	"errors"
+	"fmt"
+	"net/netip"
+	"slices"
+	"syscall"
+
+	"github.com/wgjail/wgjail/internal/hint"
+	"github.com/wgjail/wgjail/relay"
+)
+
+// bind binds and registers every spec.
+func (f *Forwarder) bind() error {
+	allow, err := f.allow()
+	if err != nil {
+		return err
+	}
+	dial, err := f.opts.Into.dialPlan(f.ns, f.opts.To)
+	if err != nil {
+		return err
+	}
+	for i, spec := range f.opts.Specs {
+		if slices.ContainsFunc(f.opts.Specs[:i], func(s ForwardSpec) bool { return hostPorts(s) == hostPorts(spec) }) {
+			return fmt.Errorf("forward %q: the port is given twice", spec)
+		}
+		e, err := newEntry(f.opts.Into, spec, dial, allow)
+		if err != nil {
+			return err
+		}
+		f.entries = append(f.entries, e)
+		if err := f.listen(e, dial); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (f *Forwarder) allow() ([]netip.Prefix, error) {
+	if f.opts.Anyone {
+		return nil, nil
+	}
+	if len(f.opts.Allow) > 0 {
+		return f.opts.Allow, nil
+	}
+	return LAN()
+}
+
+// listen binds every port of the entry, in both families unless it names an
+// address.
+func (f *Forwarder) listen(e *entry, dial dialPlan) error {
+	addrs := []netip.Addr{e.spec.Addr}
+	if !e.spec.Addr.IsValid() {
+		addrs = []netip.Addr{netip.IPv4Unspecified(), netip.IPv6Unspecified()}
+	}
+	for i := 0; i <= int(e.spec.Last-e.spec.First); i++ {
+		for _, a := range addrs {
+			at := netip.AddrPortFrom(a, e.spec.First+uint16(i))
+			l, err := f.relay.Listen(relay.Forward{
+				Network: e.spec.Network, Listen: at,
+				Targets: dial.targets(e.spec.Target + uint16(i)), Source: dial.source,
+				Allow: e.allow, Stats: e.stats,
+			})
+			if len(addrs) == 2 && a.Is6() && errors.Is(err, syscall.EAFNOSUPPORT) {
+				continue // a host without IPv6
+			}
+			if err != nil {
+				return bindError(at, e.spec.Network, err)
+			}
+			e.listeners = append(e.listeners, l)
+		}
+	}
+	return nil
+}
+
+func bindError(at netip.AddrPort, network string, err error) error {
+	wrapped := fmt.Errorf("listen on %s port %d/%s: %w", at.Addr(), at.Port(), network, errnoOf(err))
+	switch {
+	case errors.Is(err, syscall.EADDRINUSE):
+		return hint.Wrap(wrapped, "another program has the port (see: ss -lnp 'sport = :%d'); choose another one with: wgjail forward OTHER:%d", at.Port(), at.Port())
+	case errors.Is(err, syscall.EACCES):
+		return hint.Wrap(wrapped, "ports below 1024 need root, or a lower net.ipv4.ip_unprivileged_port_start")
+	case errors.Is(err, syscall.EADDRNOTAVAIL):
+		return hint.Wrap(wrapped, "the host has no such address (see: ip address)")
+	case errors.Is(err, syscall.EMFILE):
+		return hint.Wrap(wrapped, "a forward needs open files, two for each port and more for clients: raise the limit (ulimit -Hn), or forward fewer ports")
+	}
+	return wrapped
+}
+
+// errnoOf returns the system's error in err: the rest is said already.
+func errnoOf(err error) error {
+	var errno syscall.Errno
+	if errors.As(err, &errno) {
+		return errno
+	}
+	return err
+}
