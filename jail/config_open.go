@@ -12,8 +12,8 @@ import (
 	"github.com/wgjail/wgjail/internal/hint"
 )
 
-// wireguardDir is where wg-quick(8) finds a configuration by its bare name.
-const wireguardDir = "/etc/wireguard"
+// ConfigDir is where wg-quick(8) finds a configuration by its bare name.
+const ConfigDir = "/etc/wireguard"
 
 // OpenConfig reads and parses the configuration that arg stands for: a file,
 // if arg has a slash or ends in ".conf", else /etc/wireguard/ARG.conf.
@@ -22,7 +22,7 @@ const wireguardDir = "/etc/wireguard"
 // error. Errors keep the identities of package fs (fs.ErrNotExist,
 // fs.ErrPermission) and carry a hint.
 func OpenConfig(arg string, strict bool) (*Config, error) {
-	return openConfig(wireguardDir, arg, strict)
+	return openConfig(ConfigDir, arg, strict)
 }
 
 func openConfig(dir, arg string, strict bool) (*Config, error) {
@@ -80,7 +80,7 @@ func explainOpen(err error, arg, path string) error {
 	case !errors.Is(err, fs.ErrNotExist):
 		return err
 	case path == arg:
-		return hint.Wrap(err, "check the path; a bare name such as vpn stands for %s/vpn.conf", wireguardDir)
+		return hint.Wrap(err, "check the path; a bare name such as vpn stands for %s/vpn.conf", ConfigDir)
 	}
 	if _, here := os.Stat(arg + ".conf"); here == nil {
 		return hint.Wrap(err, "there is a %s.conf here: give it as ./%s.conf", arg, arg)

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"math"
 	"os/signal"
 	"syscall"
 
@@ -21,6 +22,7 @@ func (p *program) downCommand() *cobra.Command {
 		Long: `Remove a jail: its forwards, tunnel, rules, files and name. It works whatever is
 left of the jail, and as often as you like. Programs inside go on without any
 network, unless --kill ends them.`,
+		ValidArgsFunction: completeJails(math.MaxInt),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if (len(args) == 0) != all {
 				return usageHint(cmd, misused("name the jails to remove, or give --all"))

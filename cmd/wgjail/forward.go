@@ -30,9 +30,10 @@ addresses. It sees the client with an address of the jail, never as local.`
 func (p *program) forwardCommand() *cobra.Command {
 	var f forwardFlags
 	cmd := &cobra.Command{
-		Use:   "forward [--jail NAME] SPEC…",
-		Short: "open ports into a jail",
-		Long:  forwardLong,
+		Use:               "forward [--jail NAME] SPEC…",
+		Short:             "open ports into a jail",
+		Long:              forwardLong,
+		ValidArgsFunction: f.completeForwards,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if len(args) == 0 && !f.stop {
 				return usageHint(cmd, misused("which port?"))

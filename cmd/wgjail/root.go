@@ -33,15 +33,21 @@ func (p *program) rootCommand() *cobra.Command {
 	root.SuggestionsMinimumDistance = 2
 	root.SetHelpCommand(p.helpCommand(root))
 	root.AddCommand(p.upCommand(), p.downCommand(), p.runCommand(), p.execCommand(), p.forwardCommand(),
-		p.statusCommand(), p.demoCommand(), p.versionCommand(), p.keeperCommand(), p.demoPageCommand())
+		p.statusCommand(), p.demoCommand(), p.versionCommand(), p.keeperCommand(), p.demoPageCommand(), p.manCommand())
 	root.InitDefaultCompletionCmd()
 	for _, cmd := range root.Commands() {
 		if cmd.Name() == "completion" {
 			cmd.Short = "print a completion script for a shell"
 			cmd.Args = unknownCommand
 			cmd.RunE = func(cmd *cobra.Command, _ []string) error { return usageHint(cmd, misused("for which shell?")) }
+			for _, shell := range cmd.Commands() {
+				if shell.Name() == "powershell" {
+					cmd.RemoveCommand(shell)
+				}
+			}
 		}
 	}
+	p.completeFlags(root)
 	return root
 }
 

@@ -20,8 +20,9 @@ import (
 func (p *program) statusCommand() *cobra.Command {
 	var asJSON, watch bool
 	cmd := &cobra.Command{
-		Use:   "status [NAME]",
-		Short: "show jails, their tunnels and forwards",
+		Use:               "status [NAME]",
+		Short:             "show jails, their tunnels and forwards",
+		ValidArgsFunction: completeJails(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if len(args) > 0 {
 				if err := oneArg("")(cmd, args); err != nil {

@@ -1,0 +1,164 @@
+package main
+
+import (
+	"errors"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
+
+	"github.com/wgjail/wgjail/jail"
+)
+
+// A completer answers the shell's question what could stand where the cursor
+// is; cobra's scripts ask it.
+type completer = cobra.CompletionFunc
+
+// netnsDir is where ip-netns(8) names namespaces. Everybody may read it.
+const netnsDir = "/run/netns"
+
+// completeJails offers the jails that are not on the line yet, at most most of
+// them.
+func completeJails(most int) completer {
+	return func(_ *cobra.Command, args []string, _ string) ([]string, cobra.ShellCompDirective) {
+		if len(args) >= most {
+			return nil, cobra.ShellCompDirectiveNoFileComp
+		}
+		names := slices.DeleteFunc(jailNames(), func(n string) bool { return slices.Contains(args, n) })
+		return names, cobra.ShellCompDirectiveNoFileComp
+	}
+}
+
+// jailNames returns the jails there are. Shells complete as the user who types,
+// sudo in front of it or not, and who may not read the list of jails is offered
+// the namespaces.
+func jailNames() []string {
+	names, err := jail.List()
+	if !errors.Is(err, os.ErrPermission) {
+		return names
+	}
+	entries, _ := os.ReadDir(netnsDir)
+	for _, e := range entries {
+		if jail.CheckName(e.Name()) == nil {
+			names = append(names, e.Name())
+		}
+	}
+	return names
+}
+
+// completeBeforeCommand offers what may stand before a "--", with first, and
+// what a shell offers after it.
+func completeBeforeCommand(first completer) completer {
+	return func(cmd *cobra.Command, args []string, word string) ([]string, cobra.ShellCompDirective) {
+		if cmd.ArgsLenAtDash() < len(args) { // cobra puts one "--" after all
+			return nil, cobra.ShellCompDirectiveDefault
+		}
+		return first(cmd, args, word)
+	}
+}
+
+// completeConfigs offers one configuration file: the names of those in
+// /etc/wireguard and those here, or those below the folder that is begun.
+func completeConfigs(_ *cobra.Command, args []string, word string) ([]string, cobra.ShellCompDirective) {
+	if len(args) > 0 {
+		return nil, cobra.ShellCompDirectiveNoFileComp
+	}
+	installed, _ := filepath.Glob(filepath.Join(jail.ConfigDir, "*.conf"))
+	found, _ := filepath.Glob("*.conf")
+	for _, file := range installed {
+		found = append(found, strings.TrimSuffix(filepath.Base(file), ".conf"))
+	}
+	found = slices.DeleteFunc(found, func(f string) bool { return !strings.HasPrefix(f, word) })
+	if len(found) > 0 {
+		return found, cobra.ShellCompDirectiveNoFileComp
+	}
+	return []string{"conf"}, cobra.ShellCompDirectiveFilterFileExt
+}
+
+// completeForwards offers the running forwards, to stop them.
+func (f *forwardFlags) completeForwards(*cobra.Command, []string, string) ([]string, cobra.ShellCompDirective) {
+	if !f.stop {
+		return nil, cobra.ShellCompDirectiveNoFileComp // a port, of the user's choice
+	}
+	var specs []string
+	for _, fw := range f.running() {
+		spec := strings.TrimPrefix(fw.Listen, "*:")
+		if fw.Proto != "tcp" {
+			spec += "/" + fw.Proto
+		}
+		specs = append(specs, spec+"\tinto "+fw.Target)
+	}
+	return specs, cobra.ShellCompDirectiveNoFileComp
+}
+
+// running returns the forwards into the place that the options name.
+func (f *forwardFlags) running() []jail.ForwardStatus {
+	place, err := f.place()
+	if err != nil {
+		return nil
+	}
+	if place.Jail == "" {
+		all, _ := jail.ForwardsElsewhere()
+		return slices.DeleteFunc(all, func(fw jail.ForwardStatus) bool { return fw.Netns != place.Path })
+	}
+	s, err := jail.ReadStatus(place.Jail)
+	if err != nil {
+		return nil
+	}
+	return s.Forwards
+}
+
+// completeFlags lets the options of root's commands complete their values.
+// Those that are not here take what cannot be known.
+func (p *program) completeFlags(root *cobra.Command) {
+	values := map[string]completer{
+		"allow":   oneOf("any"),
+		"backend": oneOf(string(jail.Auto), string(jail.Kernel), string(jail.Userspace)),
+		"jail": func(*cobra.Command, []string, string) ([]string, cobra.ShellCompDirective) {
+			return completeJails(1)(nil, nil, "")
+		},
+		"mode":  oneOf("relay"),
+		"netns": completeNamespaces,
+		"user":  completeUsers,
+	}
+	for _, cmd := range root.Commands() {
+		cmd.Flags().VisitAll(func(f *pflag.Flag) {
+			if complete, ok := values[f.Name]; ok {
+				cmd.RegisterFlagCompletionFunc(f.Name, complete) // fails for one that has its own
+			} else if f.Value.Type() != "bool" {
+				cmd.RegisterFlagCompletionFunc(f.Name, cobra.NoFileCompletions)
+			}
+		})
+		p.completeFlags(cmd)
+	}
+}
+
+// completeUsers offers the users of this host.
+func completeUsers(*cobra.Command, []string, string) ([]string, cobra.ShellCompDirective) {
+	text, _ := os.ReadFile("/etc/passwd")
+	var users []string
+	for line := range strings.Lines(string(text)) {
+		if name, _, ok := strings.Cut(line, ":"); ok && !strings.HasPrefix(name, "#") {
+			users = append(users, name)
+		}
+	}
+	return users, cobra.ShellCompDirectiveNoFileComp
+}
+
+// completeNamespaces offers the names that ip-netns(8) knows, and files.
+func completeNamespaces(*cobra.Command, []string, string) ([]string, cobra.ShellCompDirective) {
+	entries, _ := os.ReadDir(netnsDir)
+	var names []string
+	for _, e := range entries {
+		names = append(names, e.Name())
+	}
+	return names, cobra.ShellCompDirectiveDefault
+}
+
+// oneOf offers words, and nothing else.
+func oneOf(words ...string) completer {
+	return cobra.FixedCompletions(words, cobra.ShellCompDirectiveNoFileComp)
+}
