@@ -12,6 +12,7 @@ const (
 	netnsx   = "internal/netnsx"
 	world    = "internal/world"
 	provider = "internal/provider"
+	machine  = "internal/machine"
 	hint     = "internal/hint"
 	command  = "cmd/wgjail"
 )
@@ -27,9 +28,13 @@ var layout = Rules{
 		"veth":            {netnsx, hint},
 		"jail":            {"relay", "veth", netnsx, hint},
 		provider:          {netnsx, hint},
-		world:             {netnsx, hint, provider},
-		"bench":           {"jail", "relay", "veth", netnsx, provider, hint},
-		command:           {"jail", "relay", "veth", "bench", netnsx, provider, hint},
+		machine:           {},
+		world:             {machine, netnsx, hint, provider},
+		"bench":           {"jail", "relay", "veth", machine, netnsx, provider, hint},
+		"bench/load":      {},
+		"bench/stats":     {},
+		"bench/report":    {"bench/stats"},
+		command:           {"jail", "relay", "veth", "bench", machine, netnsx, provider, hint},
 		"internal/arrows": {},
 	},
 	Tests: []string{world, provider, netnsx, hint},
@@ -43,7 +48,7 @@ var layout = Rules{
 		"github.com/rogpeppe/go-internal": {inTests},
 		"github.com/spf13/cobra":          {command},
 		"github.com/spf13/pflag":          {command},
-		"github.com/vishvananda/netlink":  {"jail", "veth", "bench", provider, world, inTests},
+		"github.com/vishvananda/netlink":  {"jail", "veth", "bench", machine, provider, world, inTests},
 		"github.com/vishvananda/netns":    {netnsx},
 		"golang.zx2c4.com/wireguard":      {"jail", provider, inTests},
 		"golang.org/x/net":                {provider},
@@ -62,7 +67,7 @@ var layout = Rules{
 		unix + ".SYS_SETNS":      {netnsx},
 		unix + ".Unshare":        {netnsx, "jail"}, // jail: the mount namespace of a program that replaces the process
 		unix + ".SYS_UNSHARE":    {netnsx},
-		unix + ".CLONE_NEWNET":   {netnsx, world, inTests}, // for a child process
+		unix + ".CLONE_NEWNET":   {netnsx, machine, inTests}, // for a child process
 		"syscall.Unshare":        {},
 		"syscall.SYS_UNSHARE":    {},
 		"syscall.CLONE_NEWNET":   {inTests},

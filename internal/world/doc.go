@@ -12,7 +12,7 @@
 // Run starts the test binary once more, for this test alone, in new mount,
 // network, process, IPC and UTS namespaces:
 //
-//	go test ── test binary ─┬─ stage 1: process 1; prepares mounts, reaps
+//	go test ── test binary ─┬─ stage 1: process 1 (internal/machine); prepares mounts, reaps
 //	                        │    └─ stage 2: runs the test's function
 //	                        └─ … one pair for each test, in parallel
 //

@@ -13,6 +13,8 @@ import (
 	"syscall"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/wgjail/wgjail/internal/machine"
 )
 
 // mounts returns the mount table without the numbers of mounts and groups.
@@ -62,7 +64,7 @@ func files() ([]string, error) {
 				return nil
 			case err != nil:
 				return err
-			case path == tmpDir || path == "/run/mount": // umount(8) leaves that
+			case path == machine.TmpDir || path == "/run/mount": // umount(8) leaves that
 				return fs.SkipDir
 			case path == "/run/xtables.lock": // and iptables that
 				return nil

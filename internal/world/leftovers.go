@@ -10,22 +10,23 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/wgjail/wgjail/internal/machine"
 	"github.com/wgjail/wgjail/internal/netnsx"
 )
 
-// machine is what tests could leave behind.
-type machine map[string]bool
+// sightings are what tests could leave behind.
+type sightings map[string]bool
 
 // onMachine looks at the network namespaces with names, the mounts, the links,
 // and the processes of worlds that this process started.
-func onMachine() machine {
-	seen := machine{}
+func onMachine() sightings {
+	seen := sightings{}
 	if names, err := os.ReadDir(netnsx.Dir); err == nil {
 		for _, n := range names {
 			seen["network namespace "+n.Name()] = true
 		}
 	}
-	if mounts, err := mountsBelow("/run"); err == nil {
+	if mounts, err := machine.MountsBelow("/run"); err == nil {
 		for _, path := range mounts {
 			seen["mount "+path] = true
 		}
@@ -58,7 +59,7 @@ func ownProcesses() []string {
 // leftovers returns what is in after and not in before. Other programs make
 // links and namespaces too: they count only on a machine that is given to the
 // tests (WGJAIL_TEST_ALL=1). Processes are known by their mark.
-func leftovers(before, after machine) []string {
+func leftovers(before, after sightings) []string {
 	var left []string
 	for _, what := range slices.Sorted(maps.Keys(after)) {
 		switch {

@@ -2,13 +2,15 @@ package world
 
 import (
 	"fmt"
-	"math"
 	"os"
 	"strings"
 	"testing"
 
-	"golang.org/x/sys/unix"
+	"github.com/wgjail/wgjail/internal/machine"
 )
+
+// resolvConf is the world's /etc/resolv.conf: the resolver of the lab.
+const resolvConf = "nameserver " + InternetV4 + "\n"
 
 // Main runs the tests of a package that uses Run, and ends the process. TestMain
 // calls it, and nothing else before it that starts goroutines or children. After
@@ -20,7 +22,7 @@ func Main(m *testing.M) {
 	case "2":
 		inside.test = os.Getenv(testVar)
 		inside.report = os.NewFile(3, "report")
-		closeOnExec()
+		machine.CloseOnExec()
 		for _, name := range []string{stageVar, testVar} {
 			os.Unsetenv(name) // what the test starts is not a stage
 		}
@@ -35,12 +37,9 @@ func Main(m *testing.M) {
 	os.Exit(code)
 }
 
-// closeOnExec keeps what this process inherited from being inherited further,
-// whoever opened it: tests look at the descriptors of what they start.
-func closeOnExec() {
-	if unix.CloseRange(3, math.MaxUint32, unix.CLOSE_RANGE_CLOEXEC) != nil { // Linux before 5.11
-		for fd := 3; fd < 256; fd++ {
-			unix.CloseOnExec(fd)
-		}
-	}
+// stage1 is process 1 of the world.
+func stage1() (code int) {
+	init := machine.Init{Name: "world", Lifeline: os.NewFile(lifelineFd, "lifeline"), Resolv: resolvConf}
+	os.Setenv(stageVar, "2")
+	return init.Run(os.Args, os.Environ(), []uintptr{0, 1, 2, reportFd})
 }

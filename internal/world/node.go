@@ -12,6 +12,7 @@ import (
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 
+	"github.com/wgjail/wgjail/internal/machine"
 	"github.com/wgjail/wgjail/internal/netnsx"
 )
 
@@ -63,7 +64,7 @@ func (w *World) Namespace(t testing.TB, name string) *Node {
 		}
 	})
 	n := newNode(t, name, ns)
-	if err := errors.Join(setLoUp(n.Netlink), n.Do(noForwarding)); err != nil {
+	if err := n.Do(machine.NewHost); err != nil {
 		t.Fatalf("prepare %s: %v", name, err)
 	}
 	return n

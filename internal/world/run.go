@@ -10,12 +10,10 @@ import (
 	"regexp"
 	"slices"
 	"strings"
-	"syscall"
 	"testing"
 	"time"
 
-	"golang.org/x/sys/unix"
-
+	"github.com/wgjail/wgjail/internal/machine"
 	"github.com/wgjail/wgjail/internal/netnsx"
 )
 
@@ -117,10 +115,7 @@ func startWorld(t *testing.T) (report string, err error) {
 	cmd.Stdout, cmd.Stderr = t.Output(), t.Output()
 	cmd.ExtraFiles = []*os.File{lifelineR, reportW} // lifelineFd, reportFd
 	cmd.WaitDelay = 10 * time.Second
-	cmd.SysProcAttr = &syscall.SysProcAttr{
-		Cloneflags: unix.CLONE_NEWNS | unix.CLONE_NEWNET | unix.CLONE_NEWPID | unix.CLONE_NEWIPC | unix.CLONE_NEWUTS,
-		Setpgid:    true,
-	}
+	machine.Isolate(cmd)
 	err = cmd.Start()
 	reportW.Close()
 	if err != nil {

@@ -14,6 +14,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/wgjail/wgjail/internal/machine"
 	"github.com/wgjail/wgjail/internal/netnsx"
 )
 
@@ -42,8 +43,8 @@ func TestWorldIsPrivate(t *testing.T) {
 		if got := os.Getppid(); got != 1 {
 			t.Errorf("the parent is process %d, want 1", got)
 		}
-		if !strings.HasPrefix(t.TempDir(), tmpDir) {
-			t.Errorf("TempDir is outside %s", tmpDir)
+		if !strings.HasPrefix(t.TempDir(), machine.TmpDir) {
+			t.Errorf("TempDir is outside %s", machine.TmpDir)
 		}
 		tun, err := os.OpenFile("/dev/net/tun", os.O_RDWR, 0)
 		if err != nil {
@@ -109,7 +110,7 @@ func TestEtcIsCopiedWhereThereIsNoOverlay(t *testing.T) {
 		}
 		// Twice: /run is covered while it works, and nothing may stay there.
 		for range 2 {
-			if err := copied("/etc"); err != nil {
+			if err := machine.CoverWithCopy("/etc"); err != nil {
 				t.Fatal(err)
 			}
 		}
@@ -302,8 +303,8 @@ func TestNothingOutlivesTheTestBinary(t *testing.T) {
 }
 
 func TestLeftoversAreFound(t *testing.T) {
-	before := machine{"link lo": true}
-	after := machine{"link lo": true, "link wg7": true, "process 4711": true}
+	before := sightings{"link lo": true}
+	after := sightings{"link lo": true, "link wg7": true, "process 4711": true}
 	t.Setenv(allVar, "")
 	if got := leftovers(before, after); !slices.Equal(got, []string{"process 4711"}) {
 		t.Errorf("on a shared machine: %v", got)

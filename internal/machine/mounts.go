@@ -1,73 +1,19 @@
-package world
+package machine
 
 import (
 	"errors"
 	"fmt"
-	"io"
 	"os"
 	"path/filepath"
 	"slices"
 	"strings"
-	"syscall"
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 )
 
-// stage1 is process 1 of the world. When it returns, the kernel kills the rest.
-func stage1() (code int) {
-	lifeline := os.NewFile(lifelineFd, "lifeline")
-	closeOnExec()
-	go dieWith(lifeline)
-	if err := prepare(); err != nil {
-		fmt.Fprintln(os.Stderr, "world:", err)
-		return 1
-	}
-	os.Setenv(stageVar, "2")
-	os.Setenv("TMPDIR", tmpDir)
-	pid, err := syscall.ForkExec("/proc/self/exe", os.Args, &syscall.ProcAttr{
-		Env:   os.Environ(),
-		Files: []uintptr{0, 1, 2, reportFd},
-	})
-	if err != nil {
-		fmt.Fprintln(os.Stderr, "world: start stage 2:", err)
-		return 1
-	}
-	unix.Close(reportFd)
-	return reap(pid)
-}
-
-// dieWith ends the world when the process that made it has died.
-func dieWith(lifeline *os.File) {
-	io.Copy(io.Discard, lifeline)
-	os.Exit(1)
-}
-
-// reap waits for every child, as process 1 must, until pid has ended. It returns
-// pid's exit status.
-func reap(pid int) int {
-	for {
-		var status syscall.WaitStatus
-		got, err := syscall.Wait4(-1, &status, 0, nil)
-		switch {
-		case errors.Is(err, syscall.EINTR) || err == nil && got != pid:
-			continue
-		case err != nil:
-			fmt.Fprintln(os.Stderr, "world: wait:", err)
-			return 1
-		case status.Signaled():
-			fmt.Fprintln(os.Stderr, "world: the test was killed by signal:", status.Signal())
-			return 128 + int(status.Signal())
-		}
-		return status.ExitStatus()
-	}
-}
-
-// tmpDir is the world's TMPDIR.
-const tmpDir = "/run/tmp"
-
-// prepare makes the mounts and the network of the world.
-func prepare() error {
+// prepare makes the mounts and the network of the machine.
+func prepare(resolv string) error {
 	if err := unix.Mount("", "/", "", unix.MS_PRIVATE|unix.MS_REC, ""); err != nil {
 		return fmt.Errorf("make mounts private: %w", err)
 	}
@@ -76,11 +22,11 @@ func prepare() error {
 		do   func() error
 	}{
 		{"proc", func() error { return unix.Mount("proc", "/proc", "proc", nosuidetc, "") }},
-		{"etc", privateEtc},
+		{"etc", func() error { return privateEtc(resolv) }},
 		{"run", freshRun},
 		{"sys", freshSys},
 		{"tun", tunDevice},
-		{"lo", loUp},
+		{"lo", NewHost},
 	}
 	for _, s := range steps {
 		if err := s.do(); err != nil {
@@ -100,7 +46,7 @@ func freshRun() error {
 	if err := unix.Mount("run", "/run", "tmpfs", unix.MS_NOSUID|unix.MS_NODEV, "mode=755"); err != nil {
 		return err
 	}
-	for dir, mode := range map[string]os.FileMode{"/run/lock": 0o777, tmpDir: 0o777, "/run/user": 0o755} {
+	for dir, mode := range map[string]os.FileMode{"/run/lock": 0o777, TmpDir: 0o777, "/run/user": 0o755} {
 		if err := os.Mkdir(dir, 0o755); err != nil {
 			return err
 		}
@@ -132,7 +78,7 @@ func freshSys() error {
 	return unix.Mount(aside, cgroup, "", unix.MS_MOVE, "")
 }
 
-// tunDevice makes /dev/net/tun if there is none, without changing the machine's
+// tunDevice makes /dev/net/tun if there is none, without changing the real
 // /dev beyond an empty directory.
 func tunDevice() error {
 	const path = "/dev/net/tun"
@@ -149,42 +95,34 @@ func tunDevice() error {
 	return unix.Mknod(path, unix.S_IFCHR|0o666, int(unix.Mkdev(10, 200)))
 }
 
-func loUp() error {
+// NewHost makes the calling thread's network namespace, a new one, a host: lo is
+// up, and it does not forward, whatever the real machine does.
+func NewHost() error {
 	nl, err := netlink.NewHandle(unix.NETLINK_ROUTE)
 	if err != nil {
 		return err
 	}
 	defer nl.Close()
-	return errors.Join(setLoUp(nl), noForwarding())
-}
-
-// noForwarding makes the calling thread's namespace a host and not a router: a
-// new namespace copies what the machine is.
-func noForwarding() error {
-	return os.WriteFile("/proc/sys/net/ipv4/ip_forward", []byte("0"), 0)
-}
-
-func setLoUp(nl *netlink.Handle) error {
 	lo, err := nl.LinkByName("lo")
 	if err != nil {
 		return err
 	}
-	return nl.LinkSetUp(lo)
+	return errors.Join(nl.LinkSetUp(lo), os.WriteFile("/proc/sys/net/ipv4/ip_forward", []byte("0"), 0))
 }
 
 // uncover takes away what is mounted below dir, which is about to be hidden:
 // programs that look a path up in the mount table would find it there.
 func uncover(dir string) error {
-	paths, err := mountsBelow(dir)
+	paths, err := MountsBelow(dir)
 	for _, path := range slices.Backward(paths) {
 		unix.Unmount(path, unix.MNT_DETACH) // hidden already, or of a user namespace above
 	}
 	return err
 }
 
-// mountsBelow returns the mount points below dir, as listed in
+// MountsBelow returns the mount points below dir, as listed in
 // proc_pid_mountinfo(5).
-func mountsBelow(dir string) ([]string, error) {
+func MountsBelow(dir string) ([]string, error) {
 	text, err := os.ReadFile("/proc/self/mountinfo")
 	if err != nil {
 		return nil, err

@@ -1,4 +1,4 @@
-package world
+package machine
 
 import (
 	"errors"
@@ -10,12 +10,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// resolvConf is the world's /etc/resolv.conf: the resolver of the lab.
-const resolvConf = "nameserver " + InternetV4 + "\n"
-
-// privateEtc puts a copy-on-write /etc over the machine's: an overlay or, where
-// there is none, a copy.
-func privateEtc() error {
+// privateEtc puts a copy-on-write /etc over the real one: an overlay or, where
+// there is none, a copy. Its resolv.conf has that text.
+func privateEtc(resolv string) error {
 	bound, err := boundFiles("/etc")
 	if err != nil {
 		return err
@@ -24,7 +21,7 @@ func privateEtc() error {
 		return err
 	}
 	if overlay("/etc") != nil {
-		if err := copied("/etc"); err != nil {
+		if err := CoverWithCopy("/etc"); err != nil {
 			return err
 		}
 	}
@@ -39,7 +36,7 @@ func privateEtc() error {
 		}
 	}
 	// Often a link into /run, or bound by a container's runtime.
-	return replace("/etc/resolv.conf", []byte(resolvConf))
+	return replace("/etc/resolv.conf", []byte(resolv))
 }
 
 // overlay mounts an overlay(5) on dir that keeps changes in memory.
@@ -56,9 +53,9 @@ func overlay(dir string) error {
 	return unix.Mount("etc", dir, "overlay", 0, "lowerdir="+dir+",upperdir="+upper+",workdir="+work)
 }
 
-// copied mounts a tmpfs on dir with copies of the regular files, directories and
+// CoverWithCopy mounts a tmpfs on dir with copies of the regular files, directories and
 // links that were there.
-func copied(dir string) error {
+func CoverWithCopy(dir string) error {
 	const scratch = "/run"
 	if err := unix.Mount("etc", scratch, "tmpfs", 0, "mode=755"); err != nil {
 		return err
@@ -118,7 +115,7 @@ func copyOne(from, to string) error {
 // boundFiles reads the regular files that are mounted below dir one by one, as
 // container runtimes do: an overlay shows what is below those mounts.
 func boundFiles(dir string) (map[string][]byte, error) {
-	paths, err := mountsBelow(dir)
+	paths, err := MountsBelow(dir)
 	if err != nil {
 		return nil, err
 	}
