@@ -6,7 +6,10 @@ import (
 	"unsafe"
 )
 
-const DefaultDialTimeout = 5 * time.Second
+const (
+	DefaultDialTimeout = 5 * time.Second
+	DefaultFlowTimeout = 120 * time.Second
+)
 
 // A Clock is a relay's time, which stands still but for Advance.
 type Clock struct {
@@ -15,6 +18,14 @@ type Clock struct {
 }
 
 func NewClock() *Clock { return new(Clock) }
+
+// UseAhead has r go by the real time, which Advance adds to. It must be called
+// before Serve.
+func (c *Clock) UseAhead(r *Relay) {
+	c.Use(r)
+	begin := time.Now()
+	r.now = func() time.Duration { return time.Since(begin) + time.Duration(c.now.Load()) }
+}
 
 // Use has r go by c. It must be called before Serve.
 func (c *Clock) Use(r *Relay) {
