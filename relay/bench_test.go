@@ -66,17 +66,25 @@ func BenchmarkConnection(b *testing.B) {
 
 // One long stream, one way.
 func BenchmarkBulk(b *testing.B) {
-	for _, relayed := range []bool{false, true} {
-		name := map[bool]string{false: "direct", true: "relay"}[relayed]
-		b.Run(name, func(b *testing.B) {
+	for _, how := range []string{"direct", "relay", "adopted"} {
+		b.Run(how, func(b *testing.B) {
 			l := listenTCP(b, "127.0.0.1:0")
 			to := addrOf(l.Addr())
-			if relayed {
-				r := &relay.Relay{Workers: 1}
+			r := &relay.Relay{Workers: 1}
+			var c *net.TCPConn
+			switch how {
+			case "direct":
+				c = dial(b, to)
+			case "relay":
 				to = forward(b, r, "tcp", "127.0.0.1:0", to).Addr()
 				serve(b, r)
+				c = dial(b, to)
+			case "adopted":
+				front := listenTCP(b, "127.0.0.1:0")
+				serve(b, r)
+				c = dial(b, addrOf(front.Addr()))
+				adopt(b, r.Adopter(nil), accept(b, front), dial(b, to), nil)
 			}
-			c := dial(b, to)
 			s := accept(b, l)
 			go io.Copy(struct{ io.Writer }{io.Discard}, s)
 			chunk := make([]byte, 128<<10)

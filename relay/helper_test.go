@@ -147,8 +147,8 @@ func echo(c *net.TCPConn) {
 // A link makes connections: the client's end and the server's.
 type link func(t *testing.T) (client, server *net.TCPConn)
 
-// both runs test with and without a relay between the two ends: what it checks
-// must hold either way.
+// both runs test without a relay between the two ends, with one, and with one
+// that has adopted the connection: what it checks must hold every way.
 func both(t *testing.T, test func(t *testing.T, link link)) {
 	t.Run("direct", func(t *testing.T) {
 		l := listenTCP(t, "127.0.0.1:0")
@@ -166,6 +166,41 @@ func both(t *testing.T, test func(t *testing.T, link link)) {
 		})
 		wait(t, "connections to end", func() bool { return f.Stats().Load().Active == 0 })
 	})
+	t.Run("adopted", func(t *testing.T) {
+		front, back := listenTCP(t, "127.0.0.1:0"), listenTCP(t, "127.0.0.1:0")
+		r := &relay.Relay{Workers: 2}
+		serve(t, r)
+		a := r.Adopter(nil)
+		test(t, func(t *testing.T) (client, server *net.TCPConn) {
+			client = dial(t, addrOf(front.Addr()))
+			adopt(t, a, accept(t, front), dial(t, addrOf(back.Addr())), nil)
+			return client, accept(t, back)
+		})
+		wait(t, "connections to end", func() bool { return a.Stats().Load().Active == 0 })
+	})
+}
+
+// adopt hands two connections to the relay.
+func adopt(t testing.TB, a *relay.Adopter, client, target *net.TCPConn, head []byte) {
+	t.Helper()
+	if err := a.Adopt(take(t, client), take(t, target), head); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// take takes the descriptor away from c.
+func take(t testing.TB, c *net.TCPConn) (fd int) {
+	t.Helper()
+	raw, err := c.SyscallConn()
+	if err != nil {
+		t.Fatal(err)
+	}
+	var dupErr error
+	err = raw.Control(func(old uintptr) { fd, dupErr = unix.FcntlInt(old, unix.F_DUPFD_CLOEXEC, 0) })
+	if err := errors.Join(err, dupErr, c.Close()); err != nil {
+		t.Fatal(err)
+	}
+	return fd
 }
 
 // swap returns a link that has the ends the other way round.

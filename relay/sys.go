@@ -48,12 +48,17 @@ func sysConnect(fd int32, a *sockaddr) syscall.Errno {
 	return e
 }
 
-// sysHasPeer reports whether a TCP socket is connected now (getpeername(2)).
+// sysHasPeer reports whether a TCP socket is connected now.
 func sysHasPeer(fd int32) bool {
 	var raw unix.RawSockaddrInet6
+	return sysPeer(fd, &raw) == 0
+}
+
+// sysPeer stores the address of a connected socket's peer in sa (getpeername(2)).
+func sysPeer(fd int32, sa *unix.RawSockaddrInet6) syscall.Errno {
 	size := uint32(unix.SizeofSockaddrInet6)
-	_, _, e := syscall.RawSyscall(unix.SYS_GETPEERNAME, uintptr(fd), uintptr(unsafe.Pointer(&raw)), uintptr(unsafe.Pointer(&size)))
-	return e == 0
+	_, _, e := syscall.RawSyscall(unix.SYS_GETPEERNAME, uintptr(fd), uintptr(unsafe.Pointer(sa)), uintptr(unsafe.Pointer(&size)))
+	return e
 }
 
 func sysShutdown(fd int32, how int) {

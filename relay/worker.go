@@ -28,15 +28,16 @@ type worker struct {
 		over  bool
 	}
 
-	ports  []*port // by index; nil where one was detached
-	pause  pause   // of accepting, when descriptors are short
-	conns  conns
-	buf    []byte // what recv reads into and send writes from, for all connections
-	pool   pool
-	bulk   bool    // something was spliced in this turn
-	again  []token // connections whose turn ended before their bytes did
-	timers timers
-	udp    udpLoop
+	ports   []*port             // by index; nil where one was detached
+	adopted map[*Listener]*port // those without a socket, of Adopters
+	pause   pause               // of accepting, when descriptors are short
+	conns   conns
+	buf     []byte // what recv reads into and send writes from, for all connections
+	pool    pool
+	bulk    bool    // something was spliced in this turn
+	again   []token // connections whose turn ended before their bytes did
+	timers  timers
+	udp     udpLoop
 
 	events  []unix.EpollEvent
 	client  unix.RawSockaddrInet6 // of the connection being accepted
