@@ -50,10 +50,10 @@ func jailNames() []string {
 }
 
 // completeBeforeCommand offers what may stand before a "--", with first, and
-// what a shell offers after it.
-func completeBeforeCommand(first completer) completer {
+// what a shell offers after it. cobra itself does not tell where the "--" was.
+func (p *program) completeBeforeCommand(first completer) completer {
 	return func(cmd *cobra.Command, args []string, word string) ([]string, cobra.ShellCompDirective) {
-		if cmd.ArgsLenAtDash() < len(args) { // cobra puts one "--" after all
+		if slices.Contains(p.args[:len(p.args)-1], "--") {
 			return nil, cobra.ShellCompDirectiveDefault
 		}
 		return first(cmd, args, word)

@@ -46,7 +46,7 @@ func (p *program) execCommand() *cobra.Command {
 		Long: `Run a command in a jail, in place of wgjail: its arguments, working directory,
 environment, terminal, signals and exit status are its own. It runs as the user
 who called sudo, without capabilities, and asks only the jail's name servers.`,
-		ValidArgsFunction: completeBeforeCommand(completeJails(1)),
+		ValidArgsFunction: p.completeBeforeCommand(completeJails(1)),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			before, command, err := splitDash(cmd, args, 1)
 			if err != nil {

@@ -23,6 +23,7 @@ func main() {
 type program struct {
 	in       *os.File
 	out, err io.Writer
+	args     []string
 	started  time.Time
 	debug    bool
 	// wrapLog lets tests see what is logged; nil does nothing.
@@ -31,6 +32,7 @@ type program struct {
 
 // run runs wgjail with args and returns its exit status.
 func (p *program) run(args []string) int {
+	p.args = args
 	root := p.rootCommand()
 	root.SetArgs(args)
 	root.SetIn(p.in)

@@ -25,7 +25,7 @@ func (p *program) runCommand() *cobra.Command {
 		Long: `Make a jail, open ports into it, run a command in it, and remove everything when
 the command ends. A jail that is up already is used and stays up. The exit
 status is the command's, or 128+N if signal N ended it.`,
-		ValidArgsFunction: completeBeforeCommand(completeConfigs),
+		ValidArgsFunction: p.completeBeforeCommand(completeConfigs),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			before, command, err := splitDash(cmd, args, 1)
 			if err != nil {
