@@ -162,10 +162,11 @@ func TestExecHandsOver(t *testing.T) {
 				t.Fatal(err)
 			}
 			defer f.Close()
-			cmd := exec.Command("wgjail", "exec", "vpn", "--", "sh", "-c", "ls /proc/$$/fd | tr '\\n' ' '; echo >&3; echo >&7")
+			// No pipeline: its pipe would be two more while ls looks.
+			cmd := exec.Command("wgjail", "exec", "vpn", "--", "sh", "-c", "ls /proc/$$/fd; echo >&3; echo >&7")
 			cmd.ExtraFiles = []*os.File{f, f, f, f, f} // 3 to 7
 			r := l.runCmd(t, cmd)
-			if r.out != "0 1 2 " || strings.Count(r.err, "Bad file descriptor") != 2 {
+			if r.out != "0\n1\n2\n" || strings.Count(r.err, "Bad file descriptor") != 2 {
 				t.Errorf("got %q, %q", r.out, r.err)
 			}
 		})
