@@ -7,6 +7,7 @@ import (
 	"math"
 	"os"
 	"os/exec"
+	"os/signal"
 	"syscall"
 
 	"golang.org/x/sys/unix"
@@ -32,11 +33,12 @@ type Init struct {
 	Resolv   string   // the text of the machine's resolv.conf
 }
 
-// Run makes the machine ready, starts this program with argv and the environment
-// env, and returns its exit status. The kernel kills what is left when the caller
+// Run makes the machine ready, starts this program with argv, the environment env
+// and the default signals, and returns its exit status. The kernel kills what is left when the caller
 // then ends. The program finds the descriptors files from 0 on, and no other.
 func (i Init) Run(argv, env []string, files []uintptr) (code int) {
 	CloseOnExec()
+	defaultSignals()
 	go i.dieWithCaller()
 	if err := prepare(i.Resolv); err != nil {
 		return i.fail(err)
@@ -52,6 +54,15 @@ func (i Init) Run(argv, env []string, files []uintptr) (code int) {
 		unix.Close(int(fd))
 	}
 	return i.reap(pid)
+}
+
+// defaultSignals lets the programs on the machine begin with SIGINT and SIGHUP as
+// they are by default. What a shell without job control puts into the background
+// is born with SIGINT ignored, what nohup starts with SIGHUP; children inherit
+// that, and sh refuses to trap a signal that it was born to ignore. A signal that
+// this process catches is none that they inherit as ignored.
+func defaultSignals() {
+	signal.Notify(make(chan os.Signal, 1), syscall.SIGINT, syscall.SIGHUP)
 }
 
 func (i Init) fail(err error) (code int) {

@@ -177,6 +177,7 @@ func TestCase(t *testing.T) {
 		"cleanup": func(t *testing.T, w *World) { t.Cleanup(func() { t.Error("by intention") }) },
 		"nest":    func(t *testing.T, w *World) { t.Run("in", func(t *testing.T) { Run(t, nil) }) },
 		"etc":     func(t *testing.T, w *World) { writeEtc(t) },
+		"signals": func(t *testing.T, w *World) { w.Host.Run(t, "sh", "-c", "trap 'exit 0' INT; kill -INT $$; exit 1") },
 		"orphans": orphans,
 		"hang":    hang,
 	}
@@ -214,6 +215,22 @@ func TestOutcome(t *testing.T) {
 				t.Errorf("no %q in:\n%s", tt.want, out)
 			}
 		})
+	}
+}
+
+// A test run in the background, by a shell without job control, is born with
+// SIGINT ignored.
+func TestSignalsAreTheDefault(t *testing.T) {
+	RequireRoot(t)
+	cmd, out := outcome(t, "signals")
+	self, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	cmd.Args[0] = self
+	cmd.Path, cmd.Args = "/bin/sh", append([]string{"sh", "-c", `trap "" INT HUP; exec "$0" "$@"`}, cmd.Args...)
+	if err := cmd.Run(); err != nil {
+		t.Errorf("%v:\n%s", err, out)
 	}
 }
 
