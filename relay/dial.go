@@ -1,6 +1,7 @@
 package relay
 
 import (
+	"net/netip"
 	"syscall"
 
 	"golang.org/x/sys/unix"
@@ -10,9 +11,14 @@ import (
 // may yet do so. The socket is made here, on the worker's thread, and belongs to
 // where that thread is for as long as it lives.
 func (w *worker) dial(c *conn) {
+	from, ok := c.takeover()
+	if !ok {
+		w.reset(c)
+		return
+	}
 	for ; int(c.route) < len(c.port.routes); c.route++ {
 		r := &c.port.routes[c.route]
-		e := w.dialRoute(c, r)
+		e := w.dialRoute(c, r, from)
 		switch {
 		case e == 0:
 			w.open(c)
@@ -37,16 +43,26 @@ func (w *worker) dial(c *conn) {
 }
 
 // dialRoute returns 0 if c.end[target] is connected, and EINPROGRESS if it may
-// be later. On any other error it has no socket.
-func (w *worker) dialRoute(c *conn, r *route) syscall.Errno {
+// be later. On any other error it has no socket. A valid from is the client's
+// address, to dial from.
+func (w *worker) dialRoute(c *conn, r *route, from netip.AddrPort) syscall.Errno {
+	if from.IsValid() {
+		return w.dialAs(c, r, from)
+	}
 	if r.barred {
 		return unix.EADDRNOTAVAIL
 	}
+	return w.dialFrom(c, r, r.source, nil)
+}
+
+// dialFrom dials from source, or from what the kernel chooses if that is nil, with
+// a socket that has these options besides the usual ones.
+func (w *worker) dialFrom(c *conn, r *route, source *sockaddr, options []option) syscall.Errno {
 	fd, e := sysSocket(r.addr.family, unix.SOCK_STREAM)
 	if e != 0 {
 		return e
 	}
-	e = prepareDial(fd, r)
+	e = prepareDial(fd, r, source, options)
 	if e == 0 {
 		e = sysConnect(fd, &r.addr)
 		if e == unix.EINPROGRESS && sysHasPeer(fd) {
@@ -61,14 +77,19 @@ func (w *worker) dialRoute(c *conn, r *route) syscall.Errno {
 	return e
 }
 
-func prepareDial(fd int32, r *route) syscall.Errno {
-	if r.source != nil {
+func prepareDial(fd int32, r *route, source *sockaddr, options []option) syscall.Errno {
+	for _, o := range options {
+		if e := sysSetInt(fd, o.level, o.name, o.value); e != 0 {
+			return e
+		}
+	}
+	if source != nil {
 		// The port is chosen by connect, which knows the target: the same
 		// local port can then serve many targets (ip(7)).
 		if e := sysSetInt(fd, unix.IPPROTO_IP, unix.IP_BIND_ADDRESS_NO_PORT, 1); e != 0 {
 			return e
 		}
-		if e := sysBind(fd, r.source); e != 0 {
+		if e := sysBind(fd, source); e != 0 {
 			return e
 		}
 	}
@@ -121,6 +142,9 @@ func (w *worker) open(c *conn) {
 	c.phase = phaseOpen
 	if w.relay.Limits.IdleTimeout > 0 && c.timer == timerNone {
 		w.startTimer(c, timerIdle)
+	}
+	if !w.announce(c) {
+		return
 	}
 	// What the client sent at once is passed on before epoll hears of the
 	// sockets, which saves the events that would tell what is known already.

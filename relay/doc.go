@@ -29,6 +29,9 @@
 // several times in a row is bulk: its pages are spliced through a pipe
 // (splice.go), which belongs to it only while bytes are in it.
 //
+// The target may be told who its client is: it can be dialled from the client's own
+// address, or hear of it in a header before the first byte (identity.go).
+//
 // How it ends is passed on as it was (finish.go): FIN for FIN, each direction by
 // itself, and RST for RST, after the last byte.
 //

@@ -28,6 +28,23 @@ type Forward struct {
 	// dial fail; nothing else is tried in its place.
 	Source []netip.Addr
 
+	// FromClient has each socket that dials bound to the address and, if it is
+	// free, the port of its own client, so that the target sees who it really
+	// is (IP_TRANSPARENT; see ip(7)): TCP only. Targets of the other family
+	// count as ones that do not accept. Addresses that mean another host where
+	// the target is, loopback and link-local IPv6 ones, are not taken over:
+	// Source holds for those clients. It takes CAP_NET_ADMIN or CAP_NET_RAW,
+	// and routes that lead answers back, for which Mark can be used.
+	FromClient bool
+
+	// Mark is put on the packets of sockets that are bound to their client's
+	// address (SO_MARK; see socket(7)). Zero is none.
+	Mark uint32
+
+	// Proxy has the target told, before the first byte, who the client is and
+	// which address it asked: TCP only. Zero says nothing.
+	Proxy ProxyProtocol
+
 	// Allow holds the networks whose clients are served; empty means anyone.
 	// A TCP client from elsewhere is reset, and both are counted as refused.
 	Allow []netip.Prefix
@@ -70,6 +87,19 @@ func (f *Forward) validate() error {
 		if !p.IsValid() {
 			return errors.New("a network to allow is not valid")
 		}
+	}
+	return f.validateClient()
+}
+
+// validateClient checks how targets learn of their clients.
+func (f *Forward) validateClient() error {
+	switch {
+	case f.Proxy > ProxyV2:
+		return fmt.Errorf("there is no version %d of the PROXY protocol", f.Proxy)
+	case f.Network == "udp" && f.Proxy != 0:
+		return errors.New("the PROXY protocol is for tcp")
+	case f.Network == "udp" && f.FromClient:
+		return errors.New("dialling from the client's address is for tcp")
 	}
 	return nil
 }

@@ -144,6 +144,14 @@ func echo(c *net.TCPConn) {
 	}
 }
 
+// paths are the families that client and target can be in.
+var paths = []struct{ name, listen, target string }{
+	{"IPv4", "127.0.0.1:0", "127.0.0.1:0"},
+	{"IPv6", "[::1]:0", "[::1]:0"},
+	{"IPv4 to IPv6", "127.0.0.1:0", "[::1]:0"},
+	{"IPv6 to IPv4", "[::1]:0", "127.0.0.1:0"},
+}
+
 // A link makes connections: the client's end and the server's.
 type link func(t *testing.T) (client, server *net.TCPConn)
 

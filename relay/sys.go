@@ -55,9 +55,14 @@ func sysHasPeer(fd int32) bool {
 }
 
 // sysPeer stores the address of a connected socket's peer in sa (getpeername(2)).
+// The error is ENOTCONN when the peer has reset the connection.
 func sysPeer(fd int32, sa *unix.RawSockaddrInet6) syscall.Errno {
+	return sysName(unix.SYS_GETPEERNAME, fd, sa)
+}
+
+func sysName(call uintptr, fd int32, sa *unix.RawSockaddrInet6) syscall.Errno {
 	size := uint32(unix.SizeofSockaddrInet6)
-	_, _, e := syscall.RawSyscall(unix.SYS_GETPEERNAME, uintptr(fd), uintptr(unsafe.Pointer(sa)), uintptr(unsafe.Pointer(&size)))
+	_, _, e := syscall.RawSyscall(call, uintptr(fd), uintptr(unsafe.Pointer(sa)), uintptr(unsafe.Pointer(&size)))
 	return e
 }
 

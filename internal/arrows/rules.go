@@ -45,6 +45,7 @@ var layout = Rules{
 		"github.com/coreos/go-systemd":    {command, "jail"},
 		"github.com/google/go-cmp":        {inTests},
 		"github.com/google/nftables":      {"jail", "veth"}, // rules inside the jail
+		"github.com/pires/go-proxyproto":  {"relay", inTests},
 		"github.com/rogpeppe/go-internal": {inTests},
 		"github.com/spf13/cobra":          {command},
 		"github.com/spf13/pflag":          {command},
