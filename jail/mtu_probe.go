@@ -85,8 +85,8 @@ func (s *state) probeMTU(ctx context.Context, ns *netnsx.Namespace) (*MTUReport,
 	return r, context.Cause(ctx)
 }
 
-// askAll asks everybody about sizes and returns who answered the largest, the
-// earlier of two, or nil if nobody did.
+// askAll asks everybody about sizes and returns one who answered the largest, or
+// nil if nobody answered.
 func askAll(ctx context.Context, all []*echoer, sizes []int) (best *echoer) {
 	enough, cancel := context.WithCancel(ctx)
 	defer cancel()
