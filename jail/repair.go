@@ -105,25 +105,49 @@ func (s *state) missingParts() ([]string, error) {
 	}
 	defer ns.Close()
 	var lacks []string
-	for _, err := range []error{
-		checkLoopback(ns, s.Addresses),
-		checkLink(ns, s),
-		ns.Do(func() error { return checkSettings(settings) }),
-		checkRules(ns, s.DNS),
-		s.checkDNS(),
-	} {
-		if err != nil {
+	for _, p := range s.parts(ns) {
+		if err := p.missing(); err != nil {
 			lacks = append(lacks, err.Error())
 		}
 	}
-	alive, err := held(keeperFile(s.Name))
-	if err != nil {
-		return nil, err
-	}
-	if !alive {
-		lacks = append(lacks, "the keeper is not running")
-	}
 	return lacks, nil
+}
+
+// A part is something that a complete jail has.
+type part struct {
+	name    string
+	missing func() error // says what is not as it was made
+}
+
+const (
+	partLoopback = "loopback"
+	partTunnel   = "tunnel"
+	partSysctls  = "sysctls"
+	partInbound  = "inbound"
+	partRules    = "rules"
+	partFiles    = "files"
+	partKeeper   = "keeper"
+)
+
+// parts returns all parts of the jail, whose namespace is ns.
+func (s *state) parts(ns *netnsx.Namespace) []part {
+	return []part{
+		{partLoopback, func() error { return checkLoopback(ns, s.Addresses) }},
+		{partTunnel, func() error { return checkLink(ns, s) }},
+		{partSysctls, func() error { return ns.Do(func() error { return checkSettings(settings) }) }},
+		{partInbound, func() error { return checkRules(ns, s.Name, s.DNS, inputChain) }},
+		{partRules, func() error { return checkRules(ns, s.Name, s.DNS, outputChain, namesChain) }},
+		{partFiles, s.checkDNS},
+		{partKeeper, s.checkKeeper},
+	}
+}
+
+func (s *state) checkKeeper() error {
+	alive, err := held(keeperFile(s.Name))
+	if err == nil && !alive {
+		err = errors.New("the keeper is not running")
+	}
+	return err
 }
 
 // nameless finds the jail's namespace when it has lost its name: the keeper has

@@ -46,8 +46,16 @@ func applyRules(ns *netnsx.Namespace, name string, servers []netip.Addr) error {
 	c.AddTable(table) // so that there is one to delete
 	c.DelTable(table)
 	c.AddTable(table)
-	addInput(c, table, name)
-	addOutput(c, table, servers)
+	chains := jailChains(name, servers)
+	for _, chain := range chains { // all first: some rules lead to others
+		chain.Table = table
+		c.AddChain(&chain.Chain)
+	}
+	for _, chain := range chains {
+		for _, exprs := range chain.rules {
+			c.AddRule(&nftables.Rule{Table: table, Chain: &chain.Chain, Exprs: exprs})
+		}
+	}
 	if err := c.Flush(); err != nil {
 		return noRules(err)
 	}
@@ -62,65 +70,45 @@ func noRules(err error) error {
 	return err
 }
 
-func addInput(c *nftables.Conn, t *nftables.Table, name string) {
-	input := c.AddChain(&nftables.Chain{Name: "input", Table: t, Type: nftables.ChainTypeFilter,
-		Hooknum: nftables.ChainHookInput, Priority: nftables.ChainPriorityFilter})
-	established := []expr.Any{
-		&expr.Ct{Register: 1, Key: expr.CtKeySTATE},
-		&expr.Bitwise{SourceRegister: 1, DestRegister: 1, Len: 4,
-			Mask: native32(expr.CtStateBitESTABLISHED | expr.CtStateBitRELATED), Xor: native32(0)},
-		&expr.Cmp{Op: expr.CmpOpNeq, Register: 1, Data: native32(0)},
-	}
-	c.AddRule(&nftables.Rule{Table: t, Chain: input,
-		Exprs: concat(link(expr.MetaKeyIIFNAME, name), established, verdict(expr.VerdictAccept))})
-	c.AddRule(&nftables.Rule{Table: t, Chain: input,
-		Exprs: concat(link(expr.MetaKeyIIFNAME, name), counter(), verdict(expr.VerdictDrop))})
+// A jailChain is a chain with its rules in order.
+type jailChain struct {
+	nftables.Chain
+	rules [][]expr.Any
 }
 
-func addOutput(c *nftables.Conn, t *nftables.Table, servers []netip.Addr) {
-	names := c.AddChain(&nftables.Chain{Name: "names", Table: t})
-	output := c.AddChain(&nftables.Chain{Name: "output", Table: t, Type: nftables.ChainTypeFilter,
-		Hooknum: nftables.ChainHookOutput, Priority: nftables.ChainPriorityFilter})
-	c.AddRule(&nftables.Rule{Table: t, Chain: output,
-		Exprs: concat(link(expr.MetaKeyOIFNAME, "lo"), verdict(expr.VerdictAccept))})
+// The names of the jail's chains.
+const (
+	inputChain  = "input"
+	outputChain = "output"
+	namesChain  = "names"
+)
+
+func jailChains(name string, servers []netip.Addr) []*jailChain {
+	input := jailChain{Chain: hooked(inputChain, nftables.ChainHookInput), rules: [][]expr.Any{
+		concat(link(expr.MetaKeyIIFNAME, name), established(), verdict(expr.VerdictAccept)),
+		concat(link(expr.MetaKeyIIFNAME, name), counter(), verdict(expr.VerdictDrop)),
+	}}
+	output := jailChain{Chain: hooked(outputChain, nftables.ChainHookOutput), rules: [][]expr.Any{
+		concat(link(expr.MetaKeyOIFNAME, "lo"), verdict(expr.VerdictAccept)),
+	}}
 	for _, proto := range []byte{unix.IPPROTO_UDP, unix.IPPROTO_TCP} {
-		for _, port := range []uint16{53, 853} {
-			c.AddRule(&nftables.Rule{Table: t, Chain: output, Exprs: concat(toPort(proto, port),
-				[]expr.Any{&expr.Verdict{Kind: expr.VerdictGoto, Chain: names.Name}})})
+		for _, port := range namePorts {
+			output.rules = append(output.rules, concat(toPort(proto, port),
+				[]expr.Any{&expr.Verdict{Kind: expr.VerdictGoto, Chain: namesChain}}))
 		}
 	}
+	names := jailChain{Chain: nftables.Chain{Name: namesChain}}
 	for _, s := range servers {
-		c.AddRule(&nftables.Rule{Table: t, Chain: names, Exprs: concat(toAddr(s), verdict(expr.VerdictAccept))})
+		names.rules = append(names.rules, concat(toAddr(s), verdict(expr.VerdictAccept)))
 	}
-	c.AddRule(&nftables.Rule{Table: t, Chain: names, Exprs: concat(counter(),
-		[]expr.Any{&expr.Reject{Type: unix.NFT_REJECT_ICMPX_UNREACH, Code: unix.NFT_REJECT_ICMPX_ADMIN_PROHIBITED}})})
+	names.rules = append(names.rules, concat(counter(), reject()))
+	return []*jailChain{&input, &output, &names}
 }
 
-// checkRules reports whether the jail's table is there with all its rules.
-func checkRules(ns *netnsx.Namespace, servers []netip.Addr) error {
-	c, err := nftables.New(nftables.WithNetNSFd(ns.Fd()))
-	if err != nil {
-		return err
-	}
-	chains, err := c.ListChainsOfTableFamily(nftables.TableFamilyINet)
-	if err != nil {
-		return err
-	}
-	want := map[string]int{"input": 2, "output": 5, "names": len(servers) + 1}
-	for _, chain := range chains {
-		if chain.Table.Name != tableName {
-			continue
-		}
-		rules, err := c.GetRules(chain.Table, chain)
-		if err != nil {
-			return err
-		}
-		if len(rules) == want[chain.Name] {
-			delete(want, chain.Name)
-		}
-	}
-	for name := range want {
-		return fmt.Errorf("firewall rules inside: chain %s of table %s is not complete", name, tableName)
-	}
-	return nil
+// namePorts are where name servers listen: plain (RFC 1035), and over TLS, DTLS
+// or QUIC (RFC 7858, 8094, 9250).
+var namePorts = []uint16{53, 853}
+
+func hooked(name string, hook *nftables.ChainHook) nftables.Chain {
+	return nftables.Chain{Name: name, Type: nftables.ChainTypeFilter, Hooknum: hook, Priority: nftables.ChainPriorityFilter}
 }
