@@ -21,6 +21,7 @@ type Process struct {
 	PID     int    `json:"pid"`
 	UID     uint32 `json:"uid"`     // effective
 	Command string `json:"command"` // one printable line: the arguments, or [name] if there are none
+	Name    string `json:"-"`       // the kernel's, printable: at most 15 bytes of the file's name
 }
 
 // Processes returns the programs whose main thread is in ns, in the order of
@@ -28,6 +29,12 @@ type Process struct {
 // only single threads of theirs are inside. A program that ends meanwhile, or
 // that the caller may not look at, is not reported.
 func Processes(ns *netnsx.Namespace) ([]Process, error) {
+	return processesWhere(func(pid int) bool { return inNamespace(pid, ns.ID()) })
+}
+
+// processesWhere returns the processes for which want is true, without the
+// caller, in the order of their numbers.
+func processesWhere(want func(pid int) bool) ([]Process, error) {
 	proc, err := os.Open("/proc")
 	if err != nil {
 		return nil, err
@@ -41,7 +48,7 @@ func Processes(ns *netnsx.Namespace) ([]Process, error) {
 	found := []Process{}
 	for _, name := range names {
 		pid, err := strconv.Atoi(name)
-		if err != nil || pid == self || !inNamespace(pid, ns.ID()) {
+		if err != nil || pid == self || !want(pid) {
 			continue
 		}
 		p, err := readProcess(pid)
@@ -73,32 +80,37 @@ func isNamespace(path string, id netnsx.ID) bool {
 }
 
 func readProcess(pid int) (Process, error) {
-	dir := fmt.Sprintf("/proc/%d", pid)
-	status, err := os.ReadFile(dir + "/status")
+	fields, err := statusFields(pid)
 	if err != nil {
 		return Process{}, err
 	}
-	args, err := os.ReadFile(dir + "/cmdline")
+	args, err := os.ReadFile(fmt.Sprintf("/proc/%d/cmdline", pid))
 	if err != nil {
 		return Process{}, err
 	}
-	p := Process{PID: pid}
-	var name string
-	for line := range strings.Lines(string(status)) {
-		key, value, _ := strings.Cut(strings.TrimSuffix(line, "\n"), ":\t")
-		switch key {
-		case "Name":
-			name = value
-		case "Uid": // real, effective, saved, filesystem
-			if f := strings.Fields(value); len(f) == 4 {
-				if p.UID, err = parseAccountID(f[1]); err != nil {
-					return Process{}, fmt.Errorf("%s/status: %w", dir, err)
-				}
-			}
+	p := Process{PID: pid, Name: commandLine([]byte(fields["Name"]), "")}
+	if f := strings.Fields(fields["Uid"]); len(f) == 4 { // real, effective, saved, filesystem
+		if p.UID, err = parseAccountID(f[1]); err != nil {
+			return Process{}, fmt.Errorf("process %d: %w", pid, err)
 		}
 	}
-	p.Command = commandLine(args, name)
+	p.Command = commandLine(args, fields["Name"])
 	return p, nil
+}
+
+// statusFields returns what proc_pid_status(5) says.
+func statusFields(pid int) (map[string]string, error) {
+	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
+	if err != nil {
+		return nil, err
+	}
+	fields := map[string]string{}
+	for line := range strings.Lines(string(text)) {
+		if key, value, ok := strings.Cut(strings.TrimSuffix(line, "\n"), ":\t"); ok {
+			fields[key] = value
+		}
+	}
+	return fields, nil
 }
 
 // commandLine makes one printable line of a program's arguments, which end in

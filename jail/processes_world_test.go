@@ -32,7 +32,7 @@ func TestProcesses(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		want := []Process{{sleep.Pid, 65534, "sleep 1002"}, {p.Pid, 7000, probePath + " with?escape"}}
+		want := []Process{{sleep.Pid, 65534, "sleep 1002", "sleep"}, {p.Pid, 7000, probePath + " with?escape", "exe"}}
 		if !slices.Equal(got, want) {
 			t.Errorf("got %+v, want %+v", got, want)
 		}

@@ -23,12 +23,13 @@ const actVariable = "WGJAIL_TEST_ACT"
 const killVariable = "WGJAIL_TEST_KILL"
 
 func TestMain(m *testing.M) {
-	if filepath.Base(os.Args[0]) == "wgjail" || os.Getenv(actVariable) != "" {
-		p := &program{in: os.Stdin, out: os.Stdout, err: os.Stderr, started: time.Now(), wrapLog: killAtStep()}
-		os.Exit(p.run(os.Args[1:]))
-	}
 	if filepath.Base(os.Args[0]) == "probe" {
 		os.Exit(probe(os.Args[1:]))
+	}
+	if filepath.Base(os.Args[0]) == "wgjail" || os.Getenv(actVariable) != "" {
+		os.Setenv(actVariable, "1") // for itself under the name of /proc/self/exe
+		p := &program{in: os.Stdin, out: os.Stdout, err: os.Stderr, started: time.Now(), wrapLog: killAtStep()}
+		os.Exit(p.run(os.Args[1:]))
 	}
 	world.Main(m)
 }
