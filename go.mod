@@ -15,6 +15,7 @@ require (
 	golang.org/x/sys v0.49.0
 	golang.zx2c4.com/wireguard v0.0.0-20260522210424-ecfc5a8d5446
 	golang.zx2c4.com/wireguard/wgctrl v0.0.0-20241231184526-a9ab2273dd10
+	kernel.org/pub/linux/libs/security/libcap/psx v1.2.78
 )
 
 require (

@@ -28,6 +28,7 @@ type ForwardOptions struct {
 type Forwarder struct {
 	opts    ForwardOptions
 	ns      *netnsx.Namespace
+	process pidfd // of which Into.Path is a file; -1 if it is none of a process
 	relay   *relay.Relay
 	entries []*entry
 }
@@ -39,7 +40,7 @@ func OpenForward(ctx context.Context, opts ForwardOptions) (*Forwarder, error) {
 	if opts.Log == nil {
 		opts.Log = slog.New(slog.DiscardHandler)
 	}
-	f := &Forwarder{opts: opts}
+	f := &Forwarder{opts: opts, process: -1}
 	lock, err := opts.Into.lock(ctx)
 	if err != nil {
 		return nil, err
@@ -48,7 +49,9 @@ func OpenForward(ctx context.Context, opts ForwardOptions) (*Forwarder, error) {
 	if f.ns, err = opts.Into.open(); err != nil {
 		return nil, err
 	}
+	f.process = opts.Into.process()
 	if err := opts.Into.forgetKilledLocked(); err != nil {
+		f.Close()
 		return nil, err
 	}
 	f.relay = &relay.Relay{Enter: f.ns.Enter, Log: opts.Log, Limits: opts.Limits}
@@ -61,8 +64,9 @@ func OpenForward(ctx context.Context, opts ForwardOptions) (*Forwarder, error) {
 
 // Serve serves until ctx is done, the place is removed, or every forward has
 // been stopped; then connections have Limits.DrainTimeout to end. ready is
-// called when every worker is inside and all ports are served. The error is
-// ErrGone if the place was removed, and ErrStopped if StopForwards ended it.
+// called when every worker is inside and all ports are served; by then the
+// process has lost, for good, every capability that it does not need any more.
+// The error is ErrGone if the place was removed, and ErrStopped if StopForwards ended it.
 func (f *Forwarder) Serve(ctx context.Context, ready func()) error {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
@@ -74,6 +78,10 @@ func (f *Forwarder) Serve(ctx context.Context, ready func()) error {
 	go func() {
 		select {
 		case <-f.relay.Ready():
+			if err := f.shed(); err != nil {
+				cancel(err)
+				return
+			}
 			ready()
 		case <-ctx.Done():
 		}
@@ -89,8 +97,8 @@ func (f *Forwarder) Serve(ctx context.Context, ready func()) error {
 		return err
 	case gone:
 		return fmt.Errorf("%s %w", f.opts.Into, ErrGone)
-	case errors.Is(cause, ErrStopped):
-		return ErrStopped
+	case errors.Is(cause, ErrStopped), errors.Is(cause, errCapabilities):
+		return cause
 	}
 	return nil
 }
@@ -116,6 +124,9 @@ func (f *Forwarder) Close() {
 	f.unregister()
 	if f.ns != nil {
 		f.ns.Close()
+	}
+	if f.process >= 0 {
+		f.process.close()
 	}
 }
 

@@ -24,6 +24,12 @@ func (f pidfd) signal(s unix.Signal) error { return unix.PidfdSendSignal(int(f),
 
 func (f pidfd) close() { unix.Close(int(f)) }
 
+// alive reports whether the process has not ended.
+func (f pidfd) alive() bool {
+	n, _ := unix.Poll([]unix.PollFd{{Fd: int32(f), Events: unix.POLLIN}}, 0)
+	return n == 0
+}
+
 // wait waits until the process has ended or ctx is done.
 func (f pidfd) wait(ctx context.Context) error {
 	for ctx.Err() == nil {

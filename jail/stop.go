@@ -166,9 +166,13 @@ func (f *Forwarder) watch(ctx context.Context, cancel context.CancelCauseFunc) (
 	return stopped, nil
 }
 
-// placeThere reports whether file still names the namespace.
+// placeThere reports whether file still names the namespace. A file that cannot
+// be looked at is there as long as the process whose file it is.
 func (f *Forwarder) placeThere(file string) bool {
 	ns, err := netnsx.Open(file)
+	if errors.Is(err, os.ErrPermission) && f.process >= 0 {
+		return f.process.alive()
+	}
 	if err != nil {
 		return false
 	}

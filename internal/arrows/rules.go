@@ -55,6 +55,8 @@ var layout = Rules{
 		"golang.org/x/net":                {provider},
 		"golang.org/x/sys":                {anywhere},
 
+		"kernel.org/pub/linux/libs/security/libcap/psx": {"jail"},
+
 		// A logger is passed in (log/slog), and only tests test.
 		"log":      {},
 		"log/slog": {anywhere},
