@@ -30,16 +30,26 @@ func (f pidfd) alive() bool {
 	return n == 0
 }
 
-// wait waits until the process has ended or ctx is done.
+// wait waits until the process has ended or ctx is done, which closes a pipe.
 func (f pidfd) wait(ctx context.Context) error {
-	for ctx.Err() == nil {
-		p := []unix.PollFd{{Fd: int32(f), Events: unix.POLLIN}}
-		n, err := unix.Poll(p, 50)
-		if n > 0 {
-			return nil
+	done, cancel, err := os.Pipe()
+	if err != nil {
+		return err
+	}
+	defer done.Close()
+	stop := context.AfterFunc(ctx, func() { cancel.Close() })
+	defer func() {
+		if stop() {
+			cancel.Close()
 		}
-		if err != nil && !errors.Is(err, unix.EINTR) {
-			return err
+	}()
+	for ctx.Err() == nil {
+		p := []unix.PollFd{{Fd: int32(f), Events: unix.POLLIN}, {Fd: int32(done.Fd()), Events: unix.POLLIN}}
+		if _, err := unix.Poll(p, -1); err != nil && !errors.Is(err, unix.EINTR) {
+			return os.NewSyscallError("poll", err)
+		}
+		if p[0].Revents != 0 {
+			return nil
 		}
 	}
 	return ctx.Err()

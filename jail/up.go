@@ -26,6 +26,13 @@ type UpOptions struct {
 	// by then, has been made by a rival: Up then fails with ErrBusy instead
 	// of reporting ErrUp, so that one of several wins. Zero: no rivals.
 	Started time.Time
+
+	// RepairOnly makes no jail that is not there: the error is ErrNotUp then.
+	RepairOnly bool
+
+	// Waiting, if not nil, is called when an endpoint's name takes long to look
+	// up, with the name.
+	Waiting func(host string)
 }
 
 // A Jail is what Up returns.
@@ -65,6 +72,8 @@ func Up(ctx context.Context, cfg *Config, opts UpOptions) (*Jail, error) {
 	switch {
 	case err == nil && !before.Complete.IsZero():
 		return m.repair(ctx, before)
+	case opts.RepairOnly:
+		return nil, notUp(cfg.Name)
 	case err == nil || !missing(stateDir(cfg.Name)):
 		// An up that was killed, or a state that cannot be read.
 		opts.Log.Debug("step", "do", "remove what an interrupted up left")
@@ -128,7 +137,7 @@ func (m *maker) prepare(ctx context.Context) error {
 		if p.Endpoint.Host == "" {
 			continue
 		}
-		at, err := resolve(ctx, p.Endpoint)
+		at, err := m.resolve(ctx, p.Endpoint)
 		if err != nil {
 			return err
 		}
@@ -140,6 +149,15 @@ func (m *maker) prepare(ctx context.Context) error {
 		m.state.MTU = pathMTU(all, m.cfg.Addresses)
 	}
 	return nil
+}
+
+// resolve is resolve, and tells if it takes long.
+func (m *maker) resolve(ctx context.Context, e Endpoint) (netip.AddrPort, error) {
+	if m.opts.Waiting != nil {
+		slow := time.AfterFunc(2*time.Second, func() { m.opts.Waiting(e.Host) })
+		defer slow.Stop()
+	}
+	return resolve(ctx, e)
 }
 
 // newState is what is known of a jail from its configuration alone.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"net/netip"
+	"os"
 	"path/filepath"
 	"time"
 
@@ -43,6 +44,7 @@ func (k *keeper) watch(ctx context.Context) {
 			return
 		case <-tick.C:
 		}
+		k.beat()
 		dev, err := readDevice(k.ns, k.state.Name)
 		if err != nil {
 			continue // status says what is missing
@@ -50,6 +52,7 @@ func (k *keeper) watch(ctx context.Context) {
 		now, overdue := time.Now(), false
 		for _, p := range dev.Peers {
 			if w := peers[p.PublicKey]; w != nil {
+				k.beat()
 				overdue = w.beat(p, now) || overdue
 				k.resolveAgain(ctx, w, p, now)
 			}
@@ -60,6 +63,9 @@ func (k *keeper) watch(ctx context.Context) {
 		}
 	}
 }
+
+// beat shows whoever supervises the keeper that it is not stuck.
+func (k *keeper) beat() { os.Chtimes(keeperFile(k.state.Name), time.Time{}, time.Now()) }
 
 // A pulse is what the keeper remembers about a peer.
 type pulse struct {

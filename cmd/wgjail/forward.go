@@ -10,6 +10,7 @@ import (
 	"strings"
 	"syscall"
 
+	"github.com/coreos/go-systemd/v22/daemon"
 	"github.com/spf13/cobra"
 
 	"github.com/wgjail/wgjail/jail"
@@ -129,6 +130,7 @@ func (p *program) serveForwards(opts jail.ForwardOptions, f *forwardFlags) error
 	err = fw.Serve(ctx, func() {
 		if !f.background {
 			p.sayForwards(opts.Into, specTexts(opts.Specs), f)
+			p.tellManager(daemon.SdNotifyReady)
 		} else if !jail.ReportReady(nil) {
 			fw.Abort()
 			stop()

@@ -33,7 +33,7 @@ func (p *program) rootCommand() *cobra.Command {
 	root.SuggestionsMinimumDistance = 2
 	root.SetHelpCommand(p.helpCommand(root))
 	root.AddCommand(p.upCommand(), p.downCommand(), p.runCommand(), p.execCommand(), p.forwardCommand(),
-		p.statusCommand(), p.checkCommand(), p.demoCommand(), p.versionCommand(),
+		p.statusCommand(), p.checkCommand(), p.demoCommand(), p.systemdCommand(), p.versionCommand(),
 		p.keeperCommand(), p.insideCommand(), p.demoPageCommand(), p.manCommand())
 	root.InitDefaultCompletionCmd()
 	for _, cmd := range root.Commands() {

@@ -54,7 +54,11 @@ func (p *program) runIn(conf string, command []string, up *upFlags, ex *execFlag
 	// From here on signals end what runs, not wgjail, which has to clear up.
 	signals := make(chan os.Signal, 8)
 	signal.Notify(signals, syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP, syscall.SIGQUIT)
-	j, err := p.makeInterruptibly(conf, up, signals)
+	cfg, opts, err := p.openConfig(conf, up)
+	if err != nil {
+		return err
+	}
+	j, err := p.makeInterruptibly(cfg, opts, signals)
 	ours := err == nil && len(j.Repaired) == 0
 	switch {
 	case errors.Is(err, jail.ErrUp):
@@ -73,7 +77,7 @@ func (p *program) runIn(conf string, command []string, up *upFlags, ex *execFlag
 }
 
 // makeInterruptibly is makeJail until the first signal, which stays in signals.
-func (p *program) makeInterruptibly(conf string, up *upFlags, signals chan os.Signal) (*jail.Jail, error) {
+func (p *program) makeInterruptibly(cfg *jail.Config, opts jail.UpOptions, signals chan os.Signal) (*jail.Jail, error) {
 	ctx, cancel := context.WithCancel(context.Background())
 	made, watched := make(chan struct{}), make(chan struct{})
 	go func() {
@@ -90,7 +94,7 @@ func (p *program) makeInterruptibly(conf string, up *upFlags, signals chan os.Si
 		<-watched
 		cancel()
 	}()
-	return p.makeJail(ctx, conf, up)
+	return p.makeJail(ctx, cfg, opts)
 }
 
 // orSignal prefers the status of an interruption to err.

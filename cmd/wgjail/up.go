@@ -70,9 +70,17 @@ becomes the name of the jail, of its network namespace and of its interface.`,
 }
 
 func (p *program) up(ctx context.Context, conf string, f *upFlags, foreground bool) error {
-	j, err := p.makeJail(ctx, conf, f)
+	cfg, opts, err := p.openConfig(conf, f)
+	if err != nil {
+		return err
+	}
+	make := p.makeJail
+	if foreground {
+		make = p.makeJailPatiently
+	}
+	j, err := make(ctx, cfg, opts)
 	ours := err == nil && len(j.Repaired) == 0
-	if errors.Is(err, jail.ErrUp) && !foreground {
+	if errors.Is(err, jail.ErrUp) {
 		fmt.Fprintln(p.out, err)
 		err = nil
 	}
@@ -89,21 +97,20 @@ func (p *program) up(ctx context.Context, conf string, f *upFlags, foreground bo
 		}
 	}
 	if foreground {
-		return p.stay(ctx, j)
+		return p.stay(ctx, j, cfg, opts)
 	}
 	return nil
 }
 
-// makeJail makes or repairs the jail that conf describes and says so. The error
-// is jail.ErrUp if it is up; the jail that is returned has its name then.
-func (p *program) makeJail(ctx context.Context, conf string, f *upFlags) (*jail.Jail, error) {
+// openConfig reads what conf and the options say of a jail, and warns.
+func (p *program) openConfig(conf string, f *upFlags) (*jail.Config, jail.UpOptions, error) {
 	backend, err := jail.ParseBackend(f.backend)
 	if err != nil {
-		return nil, misuse{err}
+		return nil, jail.UpOptions{}, misuse{err}
 	}
 	cfg, err := jail.OpenConfig(conf, f.strict)
 	if err != nil {
-		return nil, err
+		return nil, jail.UpOptions{}, err
 	}
 	if f.allowHooks {
 		cfg.DropHookWarnings()
@@ -111,37 +118,31 @@ func (p *program) makeJail(ctx context.Context, conf string, f *upFlags) (*jail.
 	for _, w := range cfg.Warnings {
 		p.warn("%s", w)
 	}
-	j, err := jail.Up(ctx, cfg, jail.UpOptions{
+	return cfg, jail.UpOptions{
 		Backend: backend, AllowHooks: f.allowHooks, Started: p.started, Log: p.log(p.err, slog.LevelWarn),
-	})
+		Waiting: func(host string) { fmt.Fprintf(p.err, "wgjail: looking up endpoint %s …\n", host) },
+	}, nil
+}
+
+// makeJail makes or repairs the jail that cfg describes and says so. The error
+// is jail.ErrUp if it is up; the jail that is returned has its name then.
+func (p *program) makeJail(ctx context.Context, cfg *jail.Config, opts jail.UpOptions) (*jail.Jail, error) {
+	j, err := jail.Up(ctx, cfg, opts)
 	if errors.Is(err, jail.ErrUp) {
 		return &jail.Jail{Name: cfg.Name}, err
 	}
 	if err != nil {
 		return nil, err
 	}
+	p.sayJail(j)
+	return j, nil
+}
+
+func (p *program) sayJail(j *jail.Jail) {
 	if len(j.Repaired) > 0 {
 		fmt.Fprintf(p.out, "jail %s was up and has been repaired: %s\n", j.Name, strings.Join(j.Repaired, "; "))
 	} else {
 		fmt.Fprintf(p.out, "jail %s is up (%s WireGuard, MTU %d)\n", j.Name, j.Backend, j.MTU)
-	}
-	return j, nil
-}
-
-// stay keeps up in the foreground: until the keeper ends, which is a failure,
-// or until it is told to end, and then the jail ends too.
-func (p *program) stay(ctx context.Context, j *jail.Jail) error {
-	if j.Keeper == nil {
-		return fmt.Errorf("jail %s has a keeper already, so it cannot be kept in the foreground", j.Name)
-	}
-	ended := make(chan error, 1)
-	go func() { ended <- j.Keeper.Wait() }()
-	select {
-	case err := <-ended:
-		return fmt.Errorf("jail %s: the keeper has ended (%v); nothing leaves the jail now", j.Name, err)
-	case <-ctx.Done():
-		fmt.Fprintf(p.out, "jail %s: ending\n", j.Name)
-		return p.takeDown(j.Name, false)
 	}
 }
 

@@ -42,7 +42,7 @@ var layout = Rules{
 	Homes: map[string][]string{
 		// Libraries.
 		"github.com/coreos/go-iptables":   {"veth"},
-		"github.com/coreos/go-systemd":    {command, "jail"},
+		"github.com/coreos/go-systemd":    {command},
 		"github.com/google/go-cmp":        {inTests},
 		"github.com/google/nftables":      {"jail", "veth"}, // rules inside the jail
 		"github.com/pires/go-proxyproto":  {"relay", inTests},
