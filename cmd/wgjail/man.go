@@ -1,14 +1,11 @@
 package main
 
 import (
-	"errors"
 	"os"
 	"strings"
 
 	"github.com/spf13/cobra"
 	"github.com/spf13/cobra/doc"
-
-	"github.com/wgjail/wgjail/internal/hint"
 )
 
 // manCommand writes the man pages, for packages. They are made from the same
@@ -22,11 +19,10 @@ func (p *program) manCommand() *cobra.Command {
 			root.DisableAutoGenTag = true
 			forMan(root)
 			header := &doc.GenManHeader{Section: "8", Source: "wgjail " + version(), Manual: "wgjail"}
-			err := doc.GenManTree(root, header, args[0])
-			if errors.Is(err, os.ErrNotExist) {
-				err = hint.Wrap(err, "make the folder first: mkdir -p %s", args[0])
+			if err := os.MkdirAll(args[0], 0o755); err != nil {
+				return err
 			}
-			return err
+			return doc.GenManTree(root, header, args[0])
 		},
 	}
 }
