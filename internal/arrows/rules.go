@@ -13,6 +13,8 @@ const (
 	world    = "internal/world"
 	provider = "internal/provider"
 	machine  = "internal/machine"
+	dialx    = "internal/dialx"
+	resolver = "internal/resolver"
 	hint     = "internal/hint"
 	command  = "cmd/wgjail"
 )
@@ -26,7 +28,10 @@ var layout = Rules{
 		netnsx:            {},
 		"relay":           {hint},
 		"veth":            {netnsx, hint},
-		"jail":            {"relay", "veth", netnsx, hint},
+		dialx:             {},
+		resolver:          {},
+		"proxy":           {"relay", dialx, resolver, hint},
+		"jail":            {"relay", "veth", "proxy", dialx, resolver, netnsx, hint},
 		provider:          {netnsx, hint},
 		machine:           {},
 		world:             {machine, netnsx, hint, provider},
@@ -52,7 +57,7 @@ var layout = Rules{
 		"github.com/vishvananda/netlink":  {"jail", "veth", "bench", machine, provider, world, inTests},
 		"github.com/vishvananda/netns":    {netnsx},
 		"golang.zx2c4.com/wireguard":      {"jail", provider, inTests},
-		"golang.org/x/net":                {provider},
+		"golang.org/x/net":                {provider, resolver, inTests}, // DNS messages; a SOCKS client
 		"golang.org/x/sys":                {anywhere},
 
 		"kernel.org/pub/linux/libs/security/libcap/psx": {"jail"},
