@@ -31,12 +31,18 @@ type Forwarder struct {
 	process pidfd // of which Into.Path is a file; -1 if it is none of a process
 	relay   *relay.Relay
 	entries []*entry
+	proxies proxies
 }
 
 // OpenForward binds the ports of every spec and registers them. Nothing is
 // served before Serve, but clients may connect. If one port cannot be bound
 // none is.
 func OpenForward(ctx context.Context, opts ForwardOptions) (*Forwarder, error) {
+	return open(ctx, opts, (*Forwarder).bind)
+}
+
+// open prepares a forward process and has bind bind its ports.
+func open(ctx context.Context, opts ForwardOptions, bind func(*Forwarder) error) (*Forwarder, error) {
 	if opts.Log == nil {
 		opts.Log = slog.New(slog.DiscardHandler)
 	}
@@ -55,7 +61,7 @@ func OpenForward(ctx context.Context, opts ForwardOptions) (*Forwarder, error) {
 		return nil, err
 	}
 	f.relay = &relay.Relay{Enter: f.ns.Enter, Log: opts.Log, Limits: opts.Limits}
-	if err := f.bind(); err != nil {
+	if err := bind(f); err != nil {
 		f.Close()
 		return nil, err
 	}
@@ -86,9 +92,11 @@ func (f *Forwarder) Serve(ctx context.Context, ready func()) error {
 		case <-ctx.Done():
 		}
 	}()
+	proxied := f.proxies.serve(ctx, f.relay.Ready())
 	err = f.relay.Serve(ctx)
 	cause := context.Cause(ctx)
 	cancel(nil)
+	<-proxied
 	<-stopped
 	gone := errors.Is(cause, ErrGone) || f.opts.Into.Jail != "" && !missing(endingPath(f.opts.Into.Jail))
 	f.unregister()
@@ -106,7 +114,7 @@ func (f *Forwarder) Serve(ctx context.Context, ready func()) error {
 // Active returns the number of open connections.
 func (f *Forwarder) Active() (n uint64) {
 	for _, e := range f.entries {
-		if e.spec.Network == "tcp" {
+		if e.says.Proto != "udp" {
 			n += e.stats.Load().Active
 		}
 	}
@@ -121,6 +129,7 @@ func (f *Forwarder) Close() {
 	if f.relay != nil {
 		f.relay.Close()
 	}
+	f.proxies.close()
 	f.unregister()
 	if f.ns != nil {
 		f.ns.Close()

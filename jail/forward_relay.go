@@ -25,16 +25,28 @@ func (f *Forwarder) bind() error {
 		if slices.ContainsFunc(f.opts.Specs[:i], func(s ForwardSpec) bool { return hostPorts(s) == hostPorts(spec) }) {
 			return fmt.Errorf("forward %q: the port is given twice", spec)
 		}
-		e, err := newEntry(f.opts.Into, spec, dial, allow)
+		e, err := newEntry(f.opts.Into, relayRecord(spec, dial), allow)
+		if errors.Is(err, errRegistered) {
+			return hint.Wrap(fmt.Errorf("%s is forwarded into %s already", hostPorts(spec), f.opts.Into),
+				"stop that with: wgjail forward %s --stop %s", f.opts.Into.flag(), hostPorts(spec))
+		}
 		if err != nil {
 			return err
 		}
 		f.entries = append(f.entries, e)
-		if err := f.listen(e, dial); err != nil {
+		if err := f.listen(e, spec, dial, allow); err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+// relayRecord is what the register says of a spec that is relayed.
+func relayRecord(spec ForwardSpec, dial dialPlan) record {
+	return record{
+		ID: forwardID(spec), Mode: "relay", Proto: spec.Network, Listen: listenText(spec),
+		Target: portsText(dial.addrs[0], spec.Target, spec.Target+(spec.Last-spec.First)), Source: "jail",
+	}
 }
 
 func (f *Forwarder) allow() ([]netip.Prefix, error) {
@@ -47,26 +59,26 @@ func (f *Forwarder) allow() ([]netip.Prefix, error) {
 	return LAN()
 }
 
-// listen binds every port of the entry, in both families unless it names an
+// listen binds every port of the spec, in both families unless it names an
 // address.
-func (f *Forwarder) listen(e *entry, dial dialPlan) error {
-	addrs := []netip.Addr{e.spec.Addr}
-	if !e.spec.Addr.IsValid() {
+func (f *Forwarder) listen(e *entry, spec ForwardSpec, dial dialPlan, allow []netip.Prefix) error {
+	addrs := []netip.Addr{spec.Addr}
+	if !spec.Addr.IsValid() {
 		addrs = []netip.Addr{netip.IPv4Unspecified(), netip.IPv6Unspecified()}
 	}
-	for i := 0; i <= int(e.spec.Last-e.spec.First); i++ {
+	for i := 0; i <= int(spec.Last-spec.First); i++ {
 		for _, a := range addrs {
-			at := netip.AddrPortFrom(a, e.spec.First+uint16(i))
+			at := netip.AddrPortFrom(a, spec.First+uint16(i))
 			l, err := f.relay.Listen(relay.Forward{
-				Network: e.spec.Network, Listen: at,
-				Targets: dial.targets(e.spec.Target + uint16(i)), Source: dial.source,
-				Allow: e.allow, Stats: e.stats,
+				Network: spec.Network, Listen: at,
+				Targets: dial.targets(spec.Target + uint16(i)), Source: dial.source,
+				Allow: allow, Stats: e.stats,
 			})
 			if len(addrs) == 2 && a.Is6() && errors.Is(err, syscall.EAFNOSUPPORT) {
 				continue // a host without IPv6
 			}
 			if err != nil {
-				return bindError(at, e.spec.Network, err)
+				return bindError(at, spec.Network, err)
 			}
 			e.listeners = append(e.listeners, l)
 		}

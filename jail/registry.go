@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"net/netip"
 	"os"
 	"path/filepath"
@@ -12,7 +13,6 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"github.com/wgjail/wgjail/internal/hint"
 	"github.com/wgjail/wgjail/relay"
 )
 
@@ -24,12 +24,11 @@ import (
 //
 // To stop a forward, remove its record.
 type entry struct {
-	spec      ForwardSpec
-	allow     []netip.Prefix
+	says      record
 	path      string
 	record    *os.File
 	stats     *relay.Stats
-	listeners []*relay.Listener
+	listeners []io.Closer
 }
 
 // A record is what an entry says about its forward. The first line of the file
@@ -51,23 +50,24 @@ type savedRecord struct {
 	Netns string `json:"netns,omitempty"` // the file of a namespace that is not a jail
 }
 
-// newEntry registers spec. The caller holds the place's lock. The error is
-// os.ErrExist if a living forward has this listen address already.
-func newEntry(p Place, spec ForwardSpec, dial dialPlan, allow []netip.Prefix) (*entry, error) {
-	id := forwardID(spec)
-	e := &entry{spec: spec, allow: allow, path: filepath.Join(forwardDir(p.register()), id+".json")}
-	if alive, err := held(e.path); err != nil || alive {
-		return nil, errors.Join(err, hint.Wrap(fmt.Errorf("%s is forwarded into %s already", hostPorts(spec), p),
-			"stop that with: wgjail forward %s --stop %s", p.flag(), hostPorts(spec)))
-	}
-	first := spec.Target
-	rec := savedRecord{Netns: p.Path, record: record{
-		ID: id, PID: os.Getpid(), Mode: "relay", Proto: spec.Network, Listen: listenText(spec),
-		Target: portsText(dial.addrs[0], first, first+(spec.Last-spec.First)), Allow: allow, Source: "jail",
-	}}
+// errRegistered is the error for a listen address that a living forward has.
+var errRegistered = errors.New("it is there already")
+
+// newEntry registers what says describes; its process and the networks that are
+// allowed are added. The caller holds the place's lock. The error is
+// errRegistered if a living forward has the same ID.
+func newEntry(p Place, says record, allow []netip.Prefix) (*entry, error) {
+	says.PID, says.Allow = os.Getpid(), allow
 	if len(allow) == 0 {
-		rec.Allow = []netip.Prefix{defaultIPv4, defaultIPv6}
+		says.Allow = []netip.Prefix{defaultIPv4, defaultIPv6}
 	}
+	e := &entry{says: says, path: filepath.Join(forwardDir(p.register()), says.ID+".json")}
+	if alive, err := held(e.path); err != nil {
+		return nil, err
+	} else if alive {
+		return nil, errRegistered
+	}
+	rec := savedRecord{Netns: p.Path, record: says}
 	err := e.write(rec)
 	for range 100 {
 		if p.Jail != "" || !errors.Is(err, os.ErrNotExist) {
@@ -140,8 +140,10 @@ func (p Place) forgetEmpty() {
 }
 
 // forwardID names a forward by where it listens, which only one can.
-func forwardID(s ForwardSpec) string {
-	id := fmt.Sprintf("%s-%s", s.Network, strings.ReplaceAll(listenText(s), "*:", ""))
+func forwardID(s ForwardSpec) string { return entryID(s.Network, listenText(s)) }
+
+func entryID(proto, listen string) string {
+	id := fmt.Sprintf("%s-%s", proto, strings.ReplaceAll(listen, "*:", ""))
 	return strings.NewReplacer("[", "", "]", "", "%", "_", "/", "_").Replace(id)
 }
 

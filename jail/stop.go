@@ -28,25 +28,39 @@ func StopForwards(ctx context.Context, p Place, specs []ForwardSpec) ([]string, 
 	}
 	defer p.forgetEmpty() // whoever is last, this or the forward's process
 	dir := forwardDir(p.register())
-	var paths []string
+	var ids []string
 	for _, s := range specs {
-		paths = append(paths, filepath.Join(dir, forwardID(s)+".json"))
+		ids = append(ids, forwardID(s))
 	}
 	if len(specs) == 0 {
-		var err error
-		if paths, err = filepath.Glob(filepath.Join(dir, "*.json")); err != nil {
+		all, err := forwardsIn(p.register())
+		if err != nil {
 			return nil, err
 		}
+		for _, f := range all {
+			if f.Mode != ProxyMode {
+				ids = append(ids, f.ID)
+			}
+		}
 	}
+	return stopEntries(ctx, dir, ids, func(i int) error {
+		if len(specs) == 0 {
+			return nil // it has just ended by itself
+		}
+		return hint.Wrap(fmt.Errorf("%s is not forwarded into %s", specs[i], p), "see what is: wgjail status")
+	})
+}
+
+// stopEntries ends the entries with these IDs and returns the IDs of those that
+// it has ended. absent is the error for the one with that index if it does not
+// live.
+func stopEntries(ctx context.Context, dir string, ids []string, absent func(int) error) ([]string, error) {
 	var stopped []string
 	var errs []error
-	for i, path := range paths {
-		id := strings.TrimSuffix(filepath.Base(path), ".json")
+	for i, id := range ids {
+		path := filepath.Join(dir, id+".json")
 		if alive, err := held(path); err != nil || !alive {
-			if len(specs) > 0 {
-				err = errors.Join(err, hint.Wrap(fmt.Errorf("%s is not forwarded into %s", specs[i], p), "see what is: wgjail status"))
-			}
-			errs = append(errs, err)
+			errs = append(errs, err, absent(i))
 			continue
 		}
 		if err := stopForward(ctx, path); err != nil {
@@ -195,7 +209,7 @@ func (f *Forwarder) dropStopped() int {
 		for _, l := range e.listeners {
 			l.Close()
 		}
-		f.opts.Log.Info("forward stopped", "listen", listenText(e.spec))
+		f.opts.Log.Info("forward stopped", "listen", e.says.Listen, "proto", e.says.Proto)
 		e.remove()
 	}
 	return left

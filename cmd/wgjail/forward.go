@@ -80,6 +80,16 @@ func (p *program) stopForwards(place jail.Place, specs []jail.ForwardSpec) error
 // startForwards starts a background process for specs and returns when its
 // ports are open.
 func (p *program) startForwards(place jail.Place, specs []string, f *forwardFlags) error {
+	if err := startServing(place, append(f.args(place), specs...)); err != nil {
+		return err
+	}
+	p.sayForwards(place, specs, f)
+	return nil
+}
+
+// startServing starts wgjail with args in the background and returns when it
+// serves.
+func startServing(place jail.Place, args []string) error {
 	log, err := jail.ForwardLog(place)
 	if err != nil {
 		return err
@@ -87,29 +97,39 @@ func (p *program) startForwards(place jail.Place, specs []string, f *forwardFlag
 	if log != nil {
 		defer log.Close()
 	}
-	b, err := jail.StartBackground(append(f.args(place), specs...), nil, log)
+	b, err := jail.StartBackground(args, nil, log)
 	if err != nil {
 		return err
 	}
-	if err := b.Commit(); err != nil {
-		return err
-	}
-	p.sayForwards(place, specs, f)
-	return nil
+	return b.Commit()
 }
 
-// serveForwards is a forward process. The first signal ends the forward, the
-// second one its connections.
+// serveForwards is a forward process.
 func (p *program) serveForwards(opts jail.ForwardOptions, f *forwardFlags) error {
-	least, to := slog.LevelWarn, p.err
+	opts.Log = p.forwardLog(f)
+	return p.serveUntilSignal(f, "forward", func(ctx context.Context) (*jail.Forwarder, error) {
+		return jail.OpenForward(ctx, opts)
+	}, func() { p.sayForwards(opts.Into, specTexts(opts.Specs), f) })
+}
+
+// forwardLog returns the logger of a process that serves clients.
+func (p *program) forwardLog(f *forwardFlags) *slog.Logger {
+	if f.background {
+		return p.log(p.err, slog.LevelInfo)
+	}
+	return p.log(p.err, slog.LevelWarn)
+}
+
+// serveUntilSignal is the life of a process that serves clients, of the command
+// called name. The first signal ends the service, the second one its
+// connections. say tells the user, if there is one, that it is ready.
+func (p *program) serveUntilSignal(f *forwardFlags, name string, open func(context.Context) (*jail.Forwarder, error), say func()) error {
 	if f.background {
 		signal.Ignore(syscall.SIGHUP)
-		least = slog.LevelInfo
 	}
-	opts.Log = p.log(to, least)
 	ctx, stop := context.WithCancel(context.Background())
 	defer stop()
-	fw, err := jail.OpenForward(ctx, opts)
+	fw, err := open(ctx)
 	if err != nil {
 		if f.background {
 			jail.ReportReady(err)
@@ -129,7 +149,7 @@ func (p *program) serveForwards(opts jail.ForwardOptions, f *forwardFlags) error
 	}()
 	err = fw.Serve(ctx, func() {
 		if !f.background {
-			p.sayForwards(opts.Into, specTexts(opts.Specs), f)
+			say()
 			p.tellManager(daemon.SdNotifyReady)
 		} else if !jail.ReportReady(nil) {
 			fw.Abort()
@@ -137,7 +157,7 @@ func (p *program) serveForwards(opts jail.ForwardOptions, f *forwardFlags) error
 		}
 	})
 	if errors.Is(err, jail.ErrStopped) {
-		fmt.Fprintln(p.out, "stopped by wgjail forward --stop")
+		fmt.Fprintf(p.out, "stopped by wgjail %s --stop\n", name)
 		return nil
 	}
 	return err

@@ -39,6 +39,11 @@ func (f *forwardFlags) register(fs *pflag.FlagSet) {
 
 func (f *forwardFlags) registerAccess(fs *pflag.FlagSet) {
 	fs.StringVar(&f.mode, "mode", "relay", "how: relay")
+	f.registerClients(fs)
+}
+
+// registerClients registers what proxies have too.
+func (f *forwardFlags) registerClients(fs *pflag.FlagSet) {
 	fs.StringSliceVar(&f.allow, "allow", nil, "serve clients out of these `CIDR`s only, or any (default: the local networks)")
 	fs.IntVar(&f.limits.MaxConns, "max-conns", 0, "most connections at a time (0: no limit)")
 	fs.IntVar(&f.limits.MaxConnsPerClient, "max-conns-per-client", 0, "most connections at a time from one address (0: no limit)")
@@ -49,10 +54,7 @@ func (f *forwardFlags) registerAccess(fs *pflag.FlagSet) {
 
 // args returns the arguments that start the same forward in another process.
 func (f *forwardFlags) args(place jail.Place) []string {
-	args := []string{"forward", "--background", "--mode", f.mode,
-		"--max-conns", fmt.Sprint(f.limits.MaxConns), "--max-conns-per-client", fmt.Sprint(f.limits.MaxConnsPerClient),
-		"--dial-timeout", f.limits.DialTimeout.String(), "--idle-timeout", f.limits.IdleTimeout.String(),
-		"--drain-timeout", f.limits.DrainTimeout.String()}
+	args := append([]string{"forward", "--background", "--mode", f.mode}, f.clientArgs()...)
 	if place.Jail != "" {
 		args = append(args, "--jail", place.Jail)
 	} else {
@@ -61,10 +63,18 @@ func (f *forwardFlags) args(place jail.Place) []string {
 	if f.to != "" {
 		args = append(args, "--to", f.to)
 	}
+	return append(args, "--")
+}
+
+// clientArgs are those of registerClients.
+func (f *forwardFlags) clientArgs() []string {
+	args := []string{"--max-conns", fmt.Sprint(f.limits.MaxConns), "--max-conns-per-client", fmt.Sprint(f.limits.MaxConnsPerClient),
+		"--dial-timeout", f.limits.DialTimeout.String(), "--idle-timeout", f.limits.IdleTimeout.String(),
+		"--drain-timeout", f.limits.DrainTimeout.String()}
 	if len(f.allow) > 0 {
 		args = append(args, "--allow", strings.Join(f.allow, ","))
 	}
-	return append(args, "--")
+	return args
 }
 
 // options reads what the user wrote. It looks at nothing but that.
@@ -77,6 +87,18 @@ func (f *forwardFlags) options(args []string) (opts jail.ForwardOptions, err err
 			return opts, hint.Wrap(misused("--to %s: not an IP address", f.to), "names are not resolved inside a jail")
 		}
 	}
+	if f.jail != "" && f.netns != "" {
+		return opts, misused("--jail and --netns exclude each other")
+	}
+	if err := f.clients(&opts); err != nil {
+		return opts, err
+	}
+	opts.Specs, err = parseSpecs(args)
+	return opts, err
+}
+
+// clients reads what proxies have too.
+func (f *forwardFlags) clients(opts *jail.ForwardOptions) error {
 	for _, a := range f.allow {
 		if a == "any" {
 			opts.Anyone = true
@@ -84,25 +106,21 @@ func (f *forwardFlags) options(args []string) (opts jail.ForwardOptions, err err
 		}
 		prefix, err := parsePrefix(a)
 		if err != nil {
-			return opts, hint.Wrap(misused("--allow %s: not a network", a), "write networks as 192.168.1.0/24, or any")
+			return hint.Wrap(misused("--allow %s: not a network", a), "write networks as 192.168.1.0/24, or any")
 		}
 		opts.Allow = append(opts.Allow, prefix)
 	}
-	if f.jail != "" && f.netns != "" {
-		return opts, misused("--jail and --netns exclude each other")
-	}
 	if err := checkJail(f.jail); err != nil {
-		return opts, err
+		return err
 	}
 	if err := f.checkLimits(); err != nil {
-		return opts, err
+		return err
 	}
 	opts.Limits = f.limits
 	if opts.Limits.DrainTimeout == 0 {
 		opts.Limits.DrainTimeout = -1 // here 0 means none; in relay it is the default
 	}
-	opts.Specs, err = parseSpecs(args)
-	return opts, err
+	return nil
 }
 
 // checkLimits refuses what is below zero: in relay it means something else.

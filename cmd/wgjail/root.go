@@ -32,7 +32,7 @@ func (p *program) rootCommand() *cobra.Command {
 	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error { return usageHint(cmd, misuse{err}) })
 	root.SuggestionsMinimumDistance = 2
 	root.SetHelpCommand(p.helpCommand(root))
-	root.AddCommand(p.upCommand(), p.downCommand(), p.runCommand(), p.execCommand(), p.forwardCommand(),
+	root.AddCommand(p.upCommand(), p.downCommand(), p.runCommand(), p.execCommand(), p.forwardCommand(), p.proxyCommand(),
 		p.statusCommand(), p.checkCommand(), p.demoCommand(), p.systemdCommand(), p.versionCommand(),
 		p.keeperCommand(), p.insideCommand(), p.demoPageCommand(), p.manCommand())
 	root.InitDefaultCompletionCmd()

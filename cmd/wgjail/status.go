@@ -142,6 +142,11 @@ func printJail(w io.Writer, s *jail.Status) {
 }
 
 func printForward(w io.Writer, f *jail.ForwardStatus) {
+	if f.Mode == jail.ProxyMode {
+		fmt.Fprintf(w, "  proxy\t%s at %s, %d open of %d, %d refused, %s in, %s out\n",
+			f.Proto, f.Listen, f.Active, f.Total, f.Refused, size(int64(f.BytesIn)), size(int64(f.BytesOut)))
+		return
+	}
 	fmt.Fprintf(w, "  forward\t%s/%s to %s (%s), %d open of %d, %d refused, %s in, %s out\n",
 		f.Listen, f.Proto, f.Target, f.Mode, f.Active, f.Total, f.Refused, size(int64(f.BytesIn)), size(int64(f.BytesOut)))
 }
