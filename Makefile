@@ -7,15 +7,19 @@ export WGJAIL_TEST_ALL := 1
 endif
 
 .NOTPARALLEL:
-.PHONY: build demo test tools lint test-race test-command test-veth test-vm fuzz bench clean
+.PHONY: build package demo test tools lint test-race test-command test-package test-veth test-vm fuzz bench clean
 
 build:
 	CGO_ENABLED=0 go build -trimpath -o wgjail ./cmd/wgjail
 
+# .deb and .rpm, for amd64 and arm64, in dist.
+package:
+	internal/package/build
+
 demo: build
 	$(as-root) ./wgjail demo
 
-test: tools lint build test-race test-command test-vm
+test: tools lint build test-race test-command test-package test-vm
 
 tools:
 	$(as-root) true
@@ -34,6 +38,9 @@ test-veth:
 
 test-command:
 	CGO_ENABLED=0 go test -trimpath -exec $(as-root) ./cmd/...
+
+test-package:
+	internal/package/test
 
 test-vm:
 	internal/vm/test
