@@ -120,6 +120,9 @@ func teardown(ctx context.Context, name string, log *slog.Logger) error {
 		if named && stateErr == nil {
 			try("run PreDown", func() error { return s.runHooks(ctx, preDown) })
 		}
+		if ns != nil {
+			try("remove the routes for clients' addresses", func() error { return forgetClientWay(name, ns) })
+		}
 		try("stop the keeper", func() error { return stopHolder(ctx, keeperFile(name), 2*time.Second) })
 		try("remove the interface", func() error { return removeLinks(ns, name) })
 		if named && stateErr == nil {

@@ -22,6 +22,12 @@ type ForwardOptions struct {
 	Anyone bool           // serve every client, whatever Allow says
 	Limits relay.Limits
 	Log    *slog.Logger
+
+	// Source is whom services see; "" is SourceJail. SourceClient is for TCP,
+	// into a jail. Addresses of which there may be another inside, loopback and
+	// link-local IPv6 ones, are not shown: SourceJail holds for those clients.
+	Source Source
+	Proxy  relay.ProxyProtocol // tells services about their clients; zero does not
 }
 
 // A Forwarder is a forward process in the making: its ports are bound.
@@ -32,12 +38,16 @@ type Forwarder struct {
 	relay   *relay.Relay
 	entries []*entry
 	proxies proxies
+	client  *clientWay // nil unless services see their clients
 }
 
 // OpenForward binds the ports of every spec and registers them. Nothing is
 // served before Serve, but clients may connect. If one port cannot be bound
 // none is.
 func OpenForward(ctx context.Context, opts ForwardOptions) (*Forwarder, error) {
+	if err := opts.Check(); err != nil {
+		return nil, err
+	}
 	return open(ctx, opts, (*Forwarder).bind)
 }
 

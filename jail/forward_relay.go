@@ -21,11 +21,14 @@ func (f *Forwarder) bind() error {
 	if err != nil {
 		return err
 	}
+	if err := f.showClients(dial); err != nil {
+		return err
+	}
 	for i, spec := range f.opts.Specs {
 		if slices.ContainsFunc(f.opts.Specs[:i], func(s ForwardSpec) bool { return hostPorts(s) == hostPorts(spec) }) {
 			return fmt.Errorf("forward %q: the port is given twice", spec)
 		}
-		e, err := newEntry(f.opts.Into, relayRecord(spec, dial), allow)
+		e, err := newEntry(f.opts.Into, f.relayRecord(spec, dial), allow)
 		if errors.Is(err, errRegistered) {
 			return hint.Wrap(fmt.Errorf("%s is forwarded into %s already", hostPorts(spec), f.opts.Into),
 				"stop that with: wgjail forward %s --stop %s", f.opts.Into.flag(), hostPorts(spec))
@@ -42,11 +45,22 @@ func (f *Forwarder) bind() error {
 }
 
 // relayRecord is what the register says of a spec that is relayed.
-func relayRecord(spec ForwardSpec, dial dialPlan) record {
+func (f *Forwarder) relayRecord(spec ForwardSpec, dial dialPlan) record {
+	source := f.opts.Source
+	if source == "" {
+		source = SourceJail
+	}
 	return record{
 		ID: forwardID(spec), Mode: "relay", Proto: spec.Network, Listen: listenText(spec),
-		Target: portsText(dial.addrs[0], spec.Target, spec.Target+(spec.Last-spec.First)), Source: "jail",
+		Target: portsText(dial.addrs[0], spec.Target, spec.Target+(spec.Last-spec.First)), Source: source, Proxy: proxyText(f.opts.Proxy),
 	}
+}
+
+func proxyText(v relay.ProxyProtocol) string {
+	if v == 0 {
+		return ""
+	}
+	return fmt.Sprintf("v%d", v)
 }
 
 func (f *Forwarder) allow() ([]netip.Prefix, error) {
@@ -72,6 +86,7 @@ func (f *Forwarder) listen(e *entry, spec ForwardSpec, dial dialPlan, allow []ne
 			l, err := f.relay.Listen(relay.Forward{
 				Network: spec.Network, Listen: at,
 				Targets: dial.targets(spec.Target + uint16(i)), Source: dial.source,
+				FromClient: f.client != nil, Mark: clientMark, Proxy: f.opts.Proxy,
 				Allow: allow, Stats: e.stats,
 			})
 			if len(addrs) == 2 && a.Is6() && errors.Is(err, syscall.EAFNOSUPPORT) {

@@ -22,7 +22,11 @@ var errCapabilities = errors.New("drop capabilities")
 
 // shed takes what is not needed any more from the process.
 func (f *Forwarder) shed() error {
-	if err := shedCapabilities(f.opts.Into.watchCapabilities()); err != nil {
+	keep := f.opts.Into.watchCapabilities()
+	if f.client != nil {
+		keep |= capability(unix.CAP_NET_ADMIN) // for IP_TRANSPARENT, and to remove the routes for it
+	}
+	if err := shedCapabilities(keep); err != nil {
 		return fmt.Errorf("%w: %w", errCapabilities, err)
 	}
 	return nil

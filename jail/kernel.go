@@ -82,16 +82,21 @@ func isNotFound(err error) bool {
 
 // withJail calls fn with a netlink handle on the jail's namespace.
 func withJail(ns *netnsx.Namespace, fn func(*netlink.Handle) error) error {
-	var h *netlink.Handle
-	err := ns.Do(func() (err error) {
-		h, err = netlink.NewHandle(unix.NETLINK_ROUTE)
-		return err
-	})
+	h, err := jailHandle(ns)
 	if err != nil {
 		return err
 	}
 	defer h.Close()
 	return fn(h)
+}
+
+// jailHandle opens netlink in the jail's namespace. It works from any thread.
+func jailHandle(ns *netnsx.Namespace) (h *netlink.Handle, err error) {
+	err = ns.Do(func() (err error) {
+		h, err = netlink.NewHandle(unix.NETLINK_ROUTE)
+		return err
+	})
+	return h, err
 }
 
 // whole repeats a netlink dump that another change has interrupted: the kernel

@@ -41,7 +41,8 @@ type record struct {
 	Listen string         `json:"listen"`
 	Target string         `json:"target"`
 	Allow  []netip.Prefix `json:"allow"`
-	Source string         `json:"source"`
+	Source Source         `json:"source"`
+	Proxy  string         `json:"proxy_protocol,omitempty"`
 }
 
 // A savedRecord is a record as it is in its file.
@@ -127,6 +128,12 @@ func (f *Forwarder) unregister() {
 		e.remove()
 	}
 	f.opts.Into.forgetEmpty()
+	if f.client != nil {
+		if err := f.client.close(); err != nil {
+			f.opts.Log.Warn("remove the routes for clients' addresses", "err", err)
+		}
+		f.client = nil
+	}
 }
 
 // forgetEmpty removes the register of a place that is not a jail, if nothing is

@@ -29,6 +29,7 @@ const tableName = "wgjail"
 //	  chain output {                               # whom names are asked of
 //	    type filter hook output priority filter
 //	    oifname lo accept
+//	    meta mark 0x57480001 drop                  # see forward_client.go
 //	    meta l4proto {tcp,udp} th dport {53,853} goto names
 //	  }
 //	  chain names {
@@ -90,6 +91,7 @@ func jailChains(name string, servers []netip.Addr) []*jailChain {
 	}}
 	output := jailChain{Chain: hooked(outputChain, nftables.ChainHookOutput), rules: [][]expr.Any{
 		concat(link(expr.MetaKeyOIFNAME, "lo"), verdict(expr.VerdictAccept)),
+		concat(marked(clientMark), counter(), verdict(expr.VerdictDrop)),
 	}}
 	for _, proto := range []byte{unix.IPPROTO_UDP, unix.IPPROTO_TCP} {
 		for _, port := range namePorts {

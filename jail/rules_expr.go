@@ -31,6 +31,14 @@ func link(key expr.MetaKey, name string) []expr.Any {
 	}
 }
 
+// marked is "meta mark MARK".
+func marked(mark uint32) []expr.Any {
+	return []expr.Any{
+		&expr.Meta{Key: expr.MetaKeyMARK, Register: 1},
+		&expr.Cmp{Op: expr.CmpOpEq, Register: 1, Data: native32(mark)},
+	}
+}
+
 // toPort is "meta l4proto PROTO th dport PORT".
 func toPort(proto byte, port uint16) []expr.Any {
 	return []expr.Any{

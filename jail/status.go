@@ -111,6 +111,7 @@ func (s *state) status() *Status {
 		if inside, err := Processes(ns); err == nil {
 			st.Processes = append(st.Processes, inside...)
 		}
+		forgetClientWay(s.Name, ns) // or the next command does
 		ns.Close()
 	}
 	st.Peers = s.peerStatus(dev)

@@ -143,6 +143,12 @@ func (p Place) forgetKilledLocked() error {
 		}
 	}
 	p.forgetEmpty()
+	if p.Jail != "" {
+		if ns, _ := ownNamespace(p.Jail); ns != nil {
+			errs = append(errs, forgetClientWay(p.Jail, ns))
+			ns.Close()
+		}
+	}
 	return errors.Join(errs...)
 }
 

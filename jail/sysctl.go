@@ -46,6 +46,11 @@ var settings = []setting{
 	// Loopback speaks IPv6 even where the host's default is off: services
 	// that listen on ::1 are reached by forwards.
 	{"ipv6/conf/lo/disable_ipv6", "0"},
+	// Answers of services to clients that they see under their own addresses
+	// keep the mark that leads them back: see forward_client.go.
+	{"ipv4/tcp_fwmark_accept", "1"},
+	{"ipv4/fwmark_reflect", "1"},
+	{"ipv6/fwmark_reflect", "1"},
 	// Programs inside have no capabilities. As in a container, they may still
 	// ping and listen on any port of the jail.
 	{"ipv4/ping_group_range", "0 2147483647"},

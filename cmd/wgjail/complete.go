@@ -122,7 +122,11 @@ func (p *program) completeFlags(root *cobra.Command) {
 		},
 		"mode":  oneOf("relay"),
 		"netns": completeNamespaces,
-		"user":  completeUsers,
+
+		"proxy-protocol": oneOf("v1", "v2"),
+		"source":         oneOf(string(jail.SourceJail), string(jail.SourceClient)),
+
+		"user": completeUsers,
 	}
 	for _, cmd := range root.Commands() {
 		cmd.Flags().VisitAll(func(f *pflag.Flag) {

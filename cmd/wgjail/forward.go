@@ -26,7 +26,8 @@ const forwardLong = `Open ports of this host into a jail, until Ctrl-C. SPEC is 
 
 Clients out of the local network are served, others are refused: see --allow.
 In the jail a service is looked for at 127.0.0.1, at ::1 and at the jail's own
-addresses. It sees the client with an address of the jail, never as local.`
+addresses. It sees the client with an address of the jail, never as local: see
+--source and --proxy-protocol.`
 
 func (p *program) forwardCommand() *cobra.Command {
 	var f forwardFlags

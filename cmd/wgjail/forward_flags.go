@@ -18,6 +18,8 @@ import (
 type forwardFlags struct {
 	jail, netns string
 	mode        string
+	source      string
+	proxy       string
 	to          string
 	allow       []string
 	detach      bool
@@ -39,6 +41,8 @@ func (f *forwardFlags) register(fs *pflag.FlagSet) {
 
 func (f *forwardFlags) registerAccess(fs *pflag.FlagSet) {
 	fs.StringVar(&f.mode, "mode", "relay", "how: relay")
+	fs.StringVar(&f.source, "source", "", "whose address services inside see: jail or client (TCP) (default jail)")
+	fs.StringVar(&f.proxy, "proxy-protocol", "", "tell services about their clients in this `VERSION` of the PROXY protocol: v1 or v2 (TCP)")
 	f.registerClients(fs)
 }
 
@@ -62,6 +66,12 @@ func (f *forwardFlags) args(place jail.Place) []string {
 	}
 	if f.to != "" {
 		args = append(args, "--to", f.to)
+	}
+	if f.source != "" {
+		args = append(args, "--source", f.source)
+	}
+	if f.proxy != "" {
+		args = append(args, "--proxy-protocol", f.proxy)
 	}
 	return append(args, "--")
 }
@@ -93,8 +103,31 @@ func (f *forwardFlags) options(args []string) (opts jail.ForwardOptions, err err
 	if err := f.clients(&opts); err != nil {
 		return opts, err
 	}
-	opts.Specs, err = parseSpecs(args)
-	return opts, err
+	if opts.Source, opts.Proxy, err = f.identity(); err != nil {
+		return opts, err
+	}
+	if opts.Specs, err = parseSpecs(args); err != nil {
+		return opts, err
+	}
+	if err := opts.Check(); err != nil {
+		return opts, misuse{err}
+	}
+	return opts, nil
+}
+
+// identity reads what services learn about their clients.
+func (f *forwardFlags) identity() (source jail.Source, proxy relay.ProxyProtocol, err error) {
+	switch source = jail.Source(f.source); source {
+	case "", jail.SourceJail, jail.SourceClient:
+	default:
+		return "", 0, hint.Wrap(misused("unknown source %q", f.source), "the source is jail or client")
+	}
+	versions := map[string]relay.ProxyProtocol{"": 0, "v1": relay.ProxyV1, "v2": relay.ProxyV2}
+	proxy, known := versions[f.proxy]
+	if !known {
+		return "", 0, hint.Wrap(misused("unknown version %q of the PROXY protocol", f.proxy), "the versions are v1 and v2")
+	}
+	return source, proxy, nil
 }
 
 // clients reads what proxies have too.

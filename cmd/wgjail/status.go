@@ -148,7 +148,20 @@ func printForward(w io.Writer, f *jail.ForwardStatus) {
 		return
 	}
 	fmt.Fprintf(w, "  forward\t%s/%s to %s (%s), %d open of %d, %d refused, %s in, %s out\n",
-		f.Listen, f.Proto, f.Target, f.Mode, f.Active, f.Total, f.Refused, size(int64(f.BytesIn)), size(int64(f.BytesOut)))
+		f.Listen, f.Proto, f.Target, how(f), f.Active, f.Total, f.Refused, size(int64(f.BytesIn)), size(int64(f.BytesOut)))
+}
+
+// how names the mode of a forward, and what it tells services of their clients
+// beyond the mode's default.
+func how(f *jail.ForwardStatus) string {
+	text := f.Mode
+	if f.Source == jail.SourceClient {
+		text += ", source client"
+	}
+	if f.Proxy != "" {
+		text += ", PROXY " + f.Proxy
+	}
+	return text
 }
 
 func join[T fmt.Stringer](list []T) string {

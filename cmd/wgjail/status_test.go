@@ -47,6 +47,7 @@ type forwardStatus struct {
 	Active, Total, Refused uint64
 	BytesIn                uint64 `json:"bytes_in"`
 	BytesOut               uint64 `json:"bytes_out"`
+	ProxyProtocol          string `json:"proxy_protocol"`
 }
 
 // status returns the status of the jail vpn.
