@@ -28,12 +28,6 @@ func (f Forward) towards(local []netip.Addr) flowFilter {
 	}
 }
 
-// redirected chooses the entries of clients that were redirected by the forward
-// to the jail's end of a pair.
-func (f Forward) redirected(sides []side) flowFilter {
-	return func(flow *netlink.ConntrackFlow) bool { return f.asked(flow) && isRedirected(flow, sides) }
-}
-
 // asked reports whether the client asked for a port of the forward.
 func (f Forward) asked(flow *netlink.ConntrackFlow) bool {
 	return flow.Forward.Protocol == protocol(f.Network) && flow.Forward.DstPort >= f.First && flow.Forward.DstPort <= f.Last &&

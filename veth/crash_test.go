@@ -77,17 +77,21 @@ func TestCrash(t *testing.T) {
 		for step := 0; ; step++ {
 			killed := crash(t, l, step)
 			if step%5 == 2 { // the next process, instead
-				v := l.mustOpen(t)
-				if _, err := v.Prune(func(string) bool { return false }); err != nil {
-					t.Errorf("killed at step %d: Prune: %v", step, err)
+				if step%10 == 2 {
+					if _, err := veth.Prune(l.opts, func(string) bool { return false }); err != nil {
+						t.Errorf("killed at step %d: Prune: %v", step, err)
+					}
 				}
-				add(t, v, tcp(8080))
+				v := l.mustOpen(t, tcp(8080))
 				must(t, l.everywhere("tcp", "8080")...)
 				if r, err := v.Inspect(); err != nil || len(r.Missing) > 0 {
 					t.Errorf("killed at step %d: Inspect: %v, %v", step, r, err)
 				}
 				if err := v.Close(); err != nil {
 					t.Errorf("killed at step %d: Close: %v", step, err)
+				}
+				if _, err := veth.Prune(l.opts, func(string) bool { return false }); err != nil {
+					t.Errorf("killed at step %d: Prune: %v", step, err)
 				}
 			} else if err := veth.Teardown("vpn", l.jail.Namespace); err != nil {
 				t.Errorf("killed at step %d: Teardown: %v", step, err)

@@ -2,15 +2,74 @@ package veth
 
 import (
 	"errors"
+	"fmt"
 	"net/netip"
 	"regexp"
 	"slices"
+	"strings"
 
+	"github.com/google/nftables"
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 
 	"github.com/wgjail/wgjail/internal/netnsx"
 )
+
+// Teardown removes the pair of the jail called name, its rules, and whatever else
+// Open and Add have made, by whichever process. It needs nothing but the name, is
+// not surprised by anything that is missing, and goes on past errors. ns is the
+// jail's namespace, if it goes on without the pair; else nil.
+func Teardown(name string, ns *netnsx.Namespace) error {
+	host, err := openNetlink(nil, unix.NETLINK_ROUTE, unix.NETLINK_NETFILTER)
+	if err != nil {
+		return err
+	}
+	defer host.Close()
+	unlock, err := lock()
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	n := namesOf(name)
+	if !n.trace(host, ns) {
+		return nil
+	}
+	if err := (&demolition{n, host, ns, func(string) {}}).run(); err != nil {
+		return fmt.Errorf("veth of jail %s: %w", name, err)
+	}
+	return nil
+}
+
+// trace reports whether anything of the jail's is there, as far as that is to be
+// seen without starting iptables. What legacy tables hold is not.
+func (n names) trace(host *netlink.Handle, ns *netnsx.Namespace) bool {
+	if link, err := linkNamed(host, n.link); link != nil || err != nil || legacyInUse(false) || legacyInUse(true) {
+		return true
+	}
+	conn, err := nftables.New()
+	if err != nil {
+		return true
+	}
+	chains, err := conn.ListChains()
+	if err != nil || slices.ContainsFunc(chains, func(c *nftables.Chain) bool { return strings.HasPrefix(c.Name, n.chains) }) {
+		return true
+	}
+	if ns == nil {
+		return false
+	}
+	inside, err := nftables.New(nftables.WithNetNSFd(ns.Fd()))
+	if err != nil {
+		return true
+	}
+	tables, err := inside.ListTablesOfFamily(nftables.TableFamilyINet)
+	return err != nil || slices.ContainsFunc(tables, func(t *nftables.Table) bool { return t.Name == innerTable })
+}
+
+// tearDown removes everything of the jail's, by its name: see Teardown. The
+// caller holds the lock.
+func (v *Veth) tearDown() error {
+	return (&demolition{v.names, v.host, v.opts.Namespace, v.step}).run()
+}
 
 // A demolition removes everything of a jail's, by its name.
 type demolition struct {
@@ -45,7 +104,12 @@ func (d *demolition) run() error {
 		}
 		on[book.v6] = append(on[book.v6], d.names.guarded(have[i])...)
 		ends = append(ends, d.names.innerEnds(have[i])...)
+		mine.parse(d.names.noted(have[i]))
 		try(d.restore(book, d.names.teardown(have[i], "nat")))
+	}
+	if d.ns != nil {
+		d.step("reset connections")
+		try(resetAll(d.ns))
 	}
 	if len(ends) > 0 {
 		d.step("end connections")
@@ -93,7 +157,28 @@ func (n names) innerEnds(have snapshot) (list []netip.Addr) {
 	return list
 }
 
+// noted returns what the rules' notes tell of the host; see memory.
+func (n names) noted(have snapshot) string {
+	for _, line := range have["mangle"][n.chain("in")] {
+		if note := n.noteOf(line); note != "" {
+			return note
+		}
+	}
+	return ""
+}
+
 var destination = regexp.MustCompile(` -d (\S+)`)
+
+// resetAll resets all connections that came into the jail by forwards.
+func resetAll(ns *netnsx.Namespace) error {
+	jail, err := openNetlink(ns, unix.NETLINK_NETFILTER)
+	if err != nil {
+		return err
+	}
+	defer jail.Close()
+	flows, err := markedFlows(jail, func(uint16) bool { return true })
+	return errors.Join(err, abort(ns, flows))
+}
 
 // tearDownInside removes what the jail has of the pair besides the link.
 func tearDownInside(ns *netnsx.Namespace) error {

@@ -6,9 +6,6 @@ import (
 	"strings"
 
 	"github.com/vishvananda/netlink"
-	"golang.org/x/sys/unix"
-
-	"github.com/wgjail/wgjail/internal/netnsx"
 )
 
 // ensure makes everything be there, in an order in which nothing is open that is
@@ -100,7 +97,9 @@ func (v *Veth) pieces() []piece {
 // links that are switched on.
 func (v *Veth) fixRules(guards [][]string) error {
 	return v.eachBook(func(i int, _ rulebook) error {
-		return v.set(i, v.names.fixed(v.pair.sides[i], guards[i], v.known[i]))
+		chains := v.names.fixed(v.pair.sides[i], guards[i], v.known[i])
+		chains[0].rules[0].note = memory{absent: v.absent}.text()
+		return v.set(i, chains)
 	})
 }
 
@@ -136,7 +135,11 @@ func (n names) guarded(have snapshot) []string {
 
 // A memory is what a pair's alias says that was changed on the host for it:
 //
-//	wgjail NAME forwards 4/LINK 6/LINK absent 4mPFT
+//	wgjail NAME absent 4mPFT forwards 4/LINK 6/LINK
+//
+// The pair goes with the jail's namespace, and the alias with it: then the rules
+// tell what was. Those that guard them name the links, and the first one of all
+// has a note about what was absent.
 type memory struct {
 	forwards map[bool][]string // links whose forwarding was switched on, for IPv6 or not
 	absent   []string          // chains that were not there before; see emptytable.go
@@ -161,22 +164,24 @@ func (m *memory) parse(alias string) {
 	}
 }
 
-// maxAlias is the longest alias that the kernel takes (IFALIASZ).
-const maxAlias = 255
+// maxMemory keeps an alias below the length that the kernel takes, 255 (IFALIASZ).
+const maxMemory = 220
 
-// alias returns the alias. Links that do not fit in it are known from the rules
-// that guard them.
-func (m memory) alias(n names) string {
-	alias := n.alias()
+// alias returns the alias.
+func (m memory) alias(n names) string { return strings.TrimSpace(n.alias() + " " + m.text()) }
+
+// text returns as much of the memory as there is room for.
+func (m memory) text() string {
+	text := ""
 	add := func(section string, words []string) {
 		for i, word := range words {
 			if i == 0 {
 				word = section + " " + word
 			}
-			if len(alias)+1+len(word) > maxAlias {
+			if len(text)+1+len(word) > maxMemory {
 				return
 			}
-			alias += " " + word
+			text = strings.TrimSpace(text + " " + word)
 		}
 	}
 	var links []string
@@ -187,7 +192,7 @@ func (m memory) alias(n names) string {
 	}
 	add("absent", m.absent) // first: links are known otherwise, too
 	add("forwards", links)
-	return alias
+	return text
 }
 
 // remembered returns what the aliases of the host's ends say: this jail's, and all
@@ -221,29 +226,14 @@ func (v *Veth) remember(m memory) error {
 	return nil
 }
 
-// tearDown removes everything of the jail's, by its name: see Teardown. The
-// caller holds the lock.
-func (v *Veth) tearDown() error {
-	return (&demolition{v.names, v.host, v.opts.Namespace, v.step}).run()
-}
-
-// Teardown removes the pair of the jail called name, its rules, and whatever else
-// Open and Add have made, by whichever process. It needs nothing but the name, is
-// not surprised by anything that is missing, and goes on past errors. ns is the
-// jail's namespace, if it goes on without the pair; else nil.
-func Teardown(name string, ns *netnsx.Namespace) error {
-	host, err := openNetlink(nil, unix.NETLINK_ROUTE, unix.NETLINK_NETFILTER)
+// Restore puts back what is missing of a jail's pair and of forwards that other
+// processes have.
+func Restore(opts Options, forwards []Forward) error {
+	v, err := prepare(opts)
 	if err != nil {
 		return err
 	}
-	defer host.Close()
-	unlock, err := lock()
-	if err != nil {
-		return err
-	}
-	defer unlock()
-	if err := (&demolition{namesOf(name), host, ns, func(string) {}}).run(); err != nil {
-		return fmt.Errorf("veth of jail %s: %w", name, err)
-	}
-	return nil
+	defer v.closeHandles()
+	v.hold(forwards)
+	return v.named(v.Repair())
 }

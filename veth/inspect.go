@@ -2,10 +2,10 @@ package veth
 
 import (
 	"fmt"
+	"maps"
 	"slices"
 
 	"github.com/google/nftables"
-	"github.com/vishvananda/netlink"
 )
 
 // Counters are what has gone through a forward. Packets and bytes are counted in
@@ -13,7 +13,7 @@ import (
 // them all.
 type Counters struct {
 	Total      uint64 // connections, and UDP clients, that were redirected
-	Active     uint64 // of them, those that the host has in its connection table
+	Active     uint64 // of them, those that are open, or for UDP still remembered
 	PacketsIn  uint64 // from clients into the jail
 	BytesIn    uint64
 	PacketsOut uint64 // from the jail to clients
@@ -22,7 +22,7 @@ type Counters struct {
 
 // A Report is what is known of a pair now.
 type Report struct {
-	Missing  []string            // parts that should be there, in words; none: it is whole
+	Missing  []string            // parts that should be there, or what is in the way, in words; none: it is whole
 	Forwards map[string]Counters // by ID
 }
 
@@ -34,16 +34,8 @@ func Inspect(opts Options, forwards []Forward) (*Report, error) {
 		return nil, err
 	}
 	defer v.closeHandles()
-	unlock, err := lock()
-	if err != nil {
-		return nil, err
-	}
-	defer unlock()
-	r, err := v.inspect(forwards)
-	if err != nil {
-		return nil, fmt.Errorf("veth of jail %s: %w", opts.Name, err)
-	}
-	return r, nil
+	v.hold(forwards)
+	return v.Inspect()
 }
 
 // Inspect is what the function of that name returns for this process's forwards.
@@ -52,7 +44,14 @@ func (v *Veth) Inspect() (r *Report, err error) {
 		r, err = v.inspect(v.mine())
 		return err
 	})
-	return r, err
+	return r, v.named(err)
+}
+
+// hold makes forwards of other processes this one's.
+func (v *Veth) hold(forwards []Forward) {
+	for _, f := range forwards {
+		v.forwards = append(v.forwards, &own{Forward: f})
+	}
 }
 
 // mine returns this process's forwards.
@@ -67,6 +66,9 @@ func (v *Veth) inspect(forwards []Forward) (*Report, error) {
 	lacks, whole, err := v.examine(forwards)
 	if err != nil || !whole {
 		return &Report{Missing: lacks}, err
+	}
+	if err := v.blocked(); err != nil {
+		lacks = append(lacks, err.Error())
 	}
 	counters, err := v.count(forwards)
 	return &Report{lacks, counters}, err
@@ -179,7 +181,7 @@ func (v *Veth) count(forwards []Forward) (map[string]Counters, error) {
 		a, b := in[f.ID], out[f.ID]
 		list[f.ID] = Counters{Total: redirected[f.ID], PacketsIn: a.Packets, BytesIn: a.Bytes, PacketsOut: b.Packets, BytesOut: b.Bytes}
 	}
-	return list, v.countActive(forwards, list)
+	return list, v.countActive(list)
 }
 
 type count struct{ Packets, Bytes uint64 }
@@ -221,27 +223,23 @@ func (v *Veth) redirections() (map[string]uint64, error) {
 	return sums, nil
 }
 
-// countActive adds how many entries of the connection table forwards have.
-func (v *Veth) countActive(forwards []Forward, list map[string]Counters) error {
-	for _, v6 := range v.families() {
-		flows, err := whole(func() ([]*netlink.ConntrackFlow, error) {
-			return v.host.ConntrackTableList(netlink.ConntrackTable, netlink.InetFamily(family(v6)))
-		})
-		if err != nil {
-			return fmt.Errorf("list the host's connection table: %w", err)
-		}
-		for _, flow := range flows {
-			if !isRedirected(flow, v.pair.sides) {
-				continue
-			}
-			for _, f := range forwards {
-				if f.asked(flow) {
-					c := list[f.ID]
-					c.Active++
-					list[f.ID] = c
-				}
-			}
+// countActive adds how many connections forwards have.
+func (v *Veth) countActive(list map[string]Counters) error {
+	indexes, err := v.table.indexes(setIn)
+	if err != nil {
+		return err
+	}
+	ids := map[uint16]string{}
+	for id, index := range indexes {
+		ids[index] = id
+	}
+	flows, err := v.flowsOf(slices.Collect(maps.Keys(ids))...)
+	for _, flow := range flows {
+		id := ids[indexOf(flow)]
+		if c, ok := list[id]; ok && isOpen(flow) {
+			c.Active++
+			list[id] = c
 		}
 	}
-	return nil
+	return err
 }

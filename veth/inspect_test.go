@@ -87,43 +87,46 @@ func TestInspectNothing(t *testing.T) {
 	})
 }
 
-// TestFindService: a service on the jail's loopback only is told from one that is
-// reached.
-func TestFindService(t *testing.T) {
+// TestLoopbackOnlyServices: a service on the jail's loopback only is told from one that is
+// reached, and from none.
+func TestLoopbackOnlyServices(t *testing.T) {
 	world.Run(t, func(t *testing.T, w *world.World) {
 		l := newLab(t, w, tunnel4, tunnel6)
-		for _, network := range []string{"tcp", "udp"} {
-			for i, x := range []struct {
-				listen string
-				want   veth.Service
-			}{
-				{"", veth.NoService},
-				{"127.0.0.1", veth.LoopbackOnly},
-				{"127.0.0.5", veth.LoopbackOnly},
-				{"::1", veth.LoopbackOnly},
-				{"0.0.0.0", veth.Reachable},
-				{"::", veth.Reachable},
-				{tunnel4, veth.Reachable},
-				{tunnel6, veth.Reachable},
-			} {
-				port := uint16(9000 + i)
+		var want []uint16
+		for i, x := range []struct {
+			listen string
+			only   bool
+		}{
+			{"", false}, {"127.0.0.1", true}, {"127.0.0.5", true}, {"::1", true},
+			{"0.0.0.0", false}, {"::", false}, {tunnel4, false}, {tunnel6, false},
+		} {
+			port := uint16(9000 + i)
+			if x.only {
+				want = append(want, port)
+			}
+			for _, network := range []string{"tcp", "udp"} {
 				if x.listen != "" {
 					serve(t, l.jail, "jail", network, net.JoinHostPort(x.listen, fmt.Sprint(port)))
 				}
-				f := veth.Forward{Network: network, First: 1, Last: 1, Target: port}
-				got, err := veth.FindService(l.jail.Namespace, f, l.opts.TunnelAddrs)
-				if err != nil || got != x.want {
-					t.Errorf("%s %q: got %d, %v, want %d", network, x.listen, got, err, x.want)
-				}
 			}
 		}
+		// At the tunnel's address as well.
+		serve(t, l.jail, "jail", "tcp", "127.0.0.1:9090")
+		serve(t, l.jail, "jail", "tcp", tunnel4+":9090")
 		// A client's socket is no service.
-		serve(t, l.jail, "jail", "tcp", "127.0.0.1:9100")
-		if _, err := ask(l.jail, "tcp", "127.0.0.1:9100", patience); err != nil {
+		if _, err := ask(l.jail, "tcp", "127.0.0.1:9001", patience); err != nil {
 			t.Fatal(err)
 		}
-		if got, err := veth.FindService(l.jail.Namespace, tcp(9100), nil); err != nil || got != veth.LoopbackOnly {
-			t.Errorf("got %d, %v", got, err)
+		for _, network := range []string{"tcp", "udp"} {
+			f := veth.Forward{Network: network, First: 8000, Last: 8090, Target: 9000}
+			got, err := veth.LoopbackOnly(l.jail.Namespace, []veth.Forward{f, f}, l.opts.TunnelAddrs)
+			if err != nil || !slices.Equal(got, want) {
+				t.Errorf("%s: got %v, %v, want %v", network, got, err, want)
+			}
+			f.Last, f.Target = 8001, 9002
+			if got, err := veth.LoopbackOnly(l.jail.Namespace, []veth.Forward{f}, l.opts.TunnelAddrs); err != nil || !slices.Equal(got, want[1:]) {
+				t.Errorf("%s: of two ports got %v, %v, want %v", network, got, err, want[1:])
+			}
 		}
 	})
 }

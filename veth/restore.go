@@ -30,7 +30,18 @@ func (n names) idOf(line string) (id string, ours bool) {
 	if id == "" {
 		return "", closed
 	}
+	id, _, _ = strings.Cut(id, noteMark)
 	return strings.CutPrefix(id, " ")
+}
+
+// noteOf returns the note in a rule's comment, or "".
+func (n names) noteOf(line string) string {
+	if _, ours := n.idOf(line); !ours {
+		return ""
+	}
+	_, note, _ := strings.Cut(line, noteMark)
+	note, _, _ = strings.Cut(note, `"`)
+	return note
 }
 
 // ids returns the IDs of the jail's rules in a chain.
@@ -111,7 +122,7 @@ func (n names) setup(want []chain, have snapshot) string {
 			if !exists && e.optional || n.enters(lines, c.name) > 0 {
 				continue
 			}
-			s.add(c.table, "-I %s 1 %s", e.chain, rule{"", e.match, c.name}.spec(n))
+			s.add(c.table, "-I %s 1 %s", e.chain, rule{match: e.match, target: c.name}.spec(n))
 		}
 	}
 	return s.text(tables)
@@ -134,7 +145,7 @@ func (n names) note(want []chain, have snapshot) {
 		}
 		for _, e := range c.entries {
 			if lines, exists := chains[e.chain]; (exists || !e.optional) && n.enters(lines, c.name) == 0 {
-				chains[e.chain] = append([]string{fmt.Sprintf("-A %s %s", e.chain, rule{"", e.match, c.name}.spec(n))}, lines...)
+				chains[e.chain] = append([]string{fmt.Sprintf("-A %s %s", e.chain, rule{match: e.match, target: c.name}.spec(n))}, lines...)
 			}
 		}
 	}

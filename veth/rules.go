@@ -77,12 +77,20 @@ type rule struct {
 	id     string // what its comment says; unique in its chain
 	match  string
 	target string
+	note   string // what its comment says besides
 }
 
 // spec returns the rule as iptables-restore(8) reads it.
 func (r rule) spec(n names) string {
-	return strings.TrimSpace(fmt.Sprintf("%s -m comment --comment %q -j %s", r.match, n.comment(r.id), r.target))
+	comment := n.comment(r.id)
+	if r.note != "" {
+		comment += noteMark + r.note
+	}
+	return strings.TrimSpace(fmt.Sprintf("%s -m comment --comment %q -j %s", r.match, comment, r.target))
 }
+
+// noteMark is between an ID and a note.
+const noteMark = "; "
 
 // A side is the pair as one family sees it.
 type side struct {
@@ -95,24 +103,24 @@ type side struct {
 // them, or, if have has one, an empty one.
 func (n names) fixed(s side, guards []string, have snapshot) []chain {
 	in := chain{table: "mangle", name: n.chain("in"), entries: []entry{{chain: "PREROUTING"}}, rules: []rule{
-		{"own address", fmt.Sprintf("-i %s ! -s %s", n.link, host(s.inner)), "DROP"},
-		{"only answers", fmt.Sprintf("-i %s -m conntrack ! --ctstate DNAT", n.link), "DROP"},
-		{"no way around", fmt.Sprintf("! -i %s -d %s", n.link, host(s.inner)), "DROP"},
+		{id: "own address", match: fmt.Sprintf("-i %s ! -s %s", n.link, host(s.inner)), target: "DROP"},
+		{id: "only answers", match: fmt.Sprintf("-i %s -m conntrack ! --ctstate DNAT", n.link), target: "DROP"},
+		{id: "no way around", match: fmt.Sprintf("! -i %s -d %s", n.link, host(s.inner)), target: "DROP"},
 	}}
 	fwd := chain{table: "filter", name: n.chain("fwd"), entries: []entry{{chain: "FORWARD"}, {chain: "DOCKER-USER", optional: true}}, rules: []rule{
-		{"answers out", fmt.Sprintf("-i %s -m conntrack --ctstate DNAT", n.link), "ACCEPT"},
-		{"clients in", fmt.Sprintf("-o %s -m conntrack --ctstate DNAT", n.link), "ACCEPT"},
+		{id: "answers out", match: fmt.Sprintf("-i %s -m conntrack --ctstate DNAT", n.link), target: "ACCEPT"},
+		{id: "clients in", match: fmt.Sprintf("-o %s -m conntrack --ctstate DNAT", n.link), target: "ACCEPT"},
 	}}
 	to := chain{table: "nat", name: n.chain("to"), rules: []rule{
-		{"not loopback", "-s " + loopbackOf(s.v6), "RETURN"},
+		{id: "not loopback", match: "-s " + loopbackOf(s.v6), target: "RETURN"},
 	}}
 	for _, hook := range []string{"PREROUTING", "OUTPUT"} {
 		to.entries = append(to.entries, entry{chain: hook, match: "-m addrtype --dst-type LOCAL"})
 	}
 	if s.v6 {
-		to.rules = append(to.rules, rule{"not link-local", "-s fe80::/10", "RETURN"})
+		to.rules = append(to.rules, rule{id: "not link-local", match: "-s fe80::/10", target: "RETURN"})
 	}
-	to.rules = append(to.rules, rule{"who may", "", n.chain("allow")})
+	to.rules = append(to.rules, rule{id: "who may", target: n.chain("allow")})
 	chains := []chain{in}
 	if _, exists := have["mangle"][n.chain("guard")]; exists || len(guards) > 0 {
 		guard := chain{table: "mangle", name: n.chain("guard"), entries: []entry{{chain: "FORWARD"}}}
@@ -130,9 +138,9 @@ const everyLink = "*"
 // guardRule is the rule that keeps a link from forwarding to anywhere but jails.
 func guardRule(link string) rule {
 	if link == everyLink {
-		return rule{"guard " + link, fmt.Sprintf("! -i %s+ ! -o %[1]s+", linkPrefix), "DROP"}
+		return rule{id: "guard " + link, match: fmt.Sprintf("! -i %s+ ! -o %[1]s+", linkPrefix), target: "DROP"}
 	}
-	return rule{"guard " + link, fmt.Sprintf("-i %s ! -o %s+", link, linkPrefix), "DROP"}
+	return rule{id: "guard " + link, match: fmt.Sprintf("-i %s ! -o %s+", link, linkPrefix), target: "DROP"}
 }
 
 // forward returns the chains that f needs in the family of s, with f's rules.
@@ -147,7 +155,7 @@ func (n names) forward(f Forward, s side) []chain {
 	group := n.chain("d" + digest(sources))
 	allow := chain{table: "nat", name: n.chain("allow"), open: true}
 	for _, p := range sources {
-		r := rule{"from " + p.String(), "-s " + p.String(), group}
+		r := rule{id: "from " + p.String(), match: "-s " + p.String(), target: group}
 		if p.Bits() == 0 {
 			r.match = ""
 		}

@@ -11,40 +11,42 @@ import (
 	"github.com/wgjail/wgjail/internal/netnsx"
 )
 
-// A Service says who could answer a forward's clients in the jail.
-type Service int
-
-// What there is on a port.
-const (
-	NoService    Service = iota // nobody listens now; that may change
-	LoopbackOnly                // on the jail's loopback only: rules do not lead there, relay mode does
-	Reachable                   // at an address that clients are redirected to, or at all
-)
-
-// FindService looks for sockets in the namespace that listen on the forward's
-// first port. tunnel are the addresses of Options.TunnelAddrs.
-func FindService(ns *netnsx.Namespace, f Forward, tunnel []netip.Prefix) (Service, error) {
-	found := NoService
-	for _, v6 := range []bool{false, true} {
-		sockets, err := listening(ns, f.Network, v6)
-		if err != nil {
-			return NoService, fmt.Errorf("list the sockets in the jail: %w", err)
-		}
-		for _, s := range sockets {
-			if s.ID.SourcePort != f.Target {
-				continue
+// LoopbackOnly returns the ports inside that forwards lead to, of services that
+// listen on the jail's loopback only: rules do not lead there, relay mode does. A
+// port where nobody listens is not among them, since that may change. tunnel are
+// the addresses of Options.TunnelAddrs.
+func LoopbackOnly(ns *netnsx.Namespace, forwards []Forward, tunnel []netip.Prefix) ([]uint16, error) {
+	type port struct {
+		network string
+		number  uint16
+	}
+	onLoopback, reachable := map[port]bool{}, map[port]bool{}
+	for _, network := range []string{"tcp", "udp"} {
+		for _, v6 := range []bool{false, true} {
+			sockets, err := listening(ns, network, v6)
+			if err != nil {
+				return nil, fmt.Errorf("list the sockets in the jail: %w", err)
 			}
-			a := addrOf(s.ID.Source)
-			at := func(p netip.Prefix) bool { return p.Addr() == a }
-			switch {
-			case a.IsUnspecified() || slices.ContainsFunc(tunnel, at):
-				return Reachable, nil
-			case a.IsLoopback():
-				found = LoopbackOnly
+			for _, s := range sockets {
+				a, at := addrOf(s.ID.Source), port{network, s.ID.SourcePort}
+				if a.IsLoopback() {
+					onLoopback[at] = true
+				} else if a.IsUnspecified() || slices.ContainsFunc(tunnel, func(p netip.Prefix) bool { return p.Addr() == a }) {
+					reachable[at] = true
+				}
 			}
 		}
 	}
-	return found, nil
+	var list []uint16
+	for _, f := range forwards {
+		for at := range onLoopback {
+			if at.network == f.Network && at.number >= f.Target && at.number <= f.targetLast() && !reachable[at] {
+				list = append(list, at.number)
+			}
+		}
+	}
+	slices.Sort(list)
+	return slices.Compact(list), nil
 }
 
 // tcpListen is the state of a listening socket (TCP_LISTEN of the kernel).

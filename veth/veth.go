@@ -50,7 +50,7 @@ type Veth struct {
 
 	mu       sync.Mutex // before the lock on lockPath
 	forwards []*own     // in the order of Add
-	removed  []Forward  // but connections may go on
+	removed  []*own     // but connections may go on
 	absent   []string   // chains that were not there before; see emptytable.go
 	known    []snapshot // by family: what the tables held when this process last looked; nil: look
 }
@@ -61,27 +61,35 @@ type own struct {
 	index uint16
 }
 
-// Open joins the jail to the host, or finds that it is. It must be called, as
-// all functions of this package, in the host's namespace. Nothing is redirected
-// yet.
+// Open joins the jail to the host, or finds that it is, and redirects the ports
+// of forwards as Add does. It must be called, as all functions of this package, in
+// the host's namespace. If it fails, everything is as before.
 //
 // The error is ErrNoIPTables if the host has no iptables, and a *BlockedError if
 // somebody else's firewall would drop what is redirected; both have a hint.
-func Open(opts Options) (*Veth, error) {
+func Open(opts Options, forwards ...Forward) (*Veth, error) {
+	for _, f := range forwards {
+		if err := f.check(); err != nil {
+			return nil, err
+		}
+	}
 	v, err := prepare(opts)
 	if err != nil {
 		return nil, err
 	}
-	unlock, err := lock()
-	if err == nil {
-		err = v.join()
-		unlock()
-	}
-	if err != nil {
+	if err := v.locked(func() error { return v.join(forwards) }); err != nil {
 		v.closeHandles()
-		return nil, fmt.Errorf("veth of jail %s: %w", opts.Name, err)
+		return nil, v.named(err)
 	}
 	return v, nil
+}
+
+// named adds whose pair an error is about.
+func (v *Veth) named(err error) error {
+	if err == nil {
+		return nil
+	}
+	return fmt.Errorf("veth of jail %s: %w", v.opts.Name, err)
 }
 
 // prepare does what changes nothing.
@@ -138,9 +146,9 @@ func openBooks(log *slog.Logger) (books []rulebook, v6 bool, err error) {
 	return append(books, six), true, nil
 }
 
-// join makes the pair, or finds it. What drops is in place before the pair is
-// up. The caller holds the lock.
-func (v *Veth) join() (err error) {
+// join makes the pair, or finds it, and then redirects. What drops is in place
+// before the pair is up. The caller holds the lock.
+func (v *Veth) join(forwards []Forward) (err error) {
 	if v.pair, err = findPair(v.names, v.opts.Namespace, v.host, v.jail); err != nil {
 		return err
 	}
@@ -156,8 +164,18 @@ func (v *Veth) join() (err error) {
 	if err == nil {
 		err = v.blocked()
 	}
-	if err != nil && fresh {
+	var ids []string
+	for _, f := range forwards {
+		if err == nil {
+			ids = append(ids, f.ID)
+			err = v.add(f)
+		}
+	}
+	switch {
+	case err != nil && fresh:
 		return errors.Join(err, v.tearDown())
+	case len(ids) > 0 && err != nil:
+		return errors.Join(err, v.takeAway(true, ids...))
 	}
 	return err
 }
