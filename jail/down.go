@@ -13,6 +13,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/wgjail/wgjail/internal/netnsx"
+	"github.com/wgjail/wgjail/veth"
 )
 
 // DownOptions say how to remove a jail.
@@ -117,6 +118,9 @@ func teardown(ctx context.Context, name string, log *slog.Logger) error {
 	}
 	if ours {
 		try("stop forwards", func() error { return stopForwards(ctx, name) })
+	}
+	try("remove what forwards redirect with", func() error { return veth.Teardown(name, ns) })
+	if ours {
 		if named && stateErr == nil {
 			try("run PreDown", func() error { return s.runHooks(ctx, preDown) })
 		}

@@ -11,6 +11,7 @@ import (
 
 	"github.com/wgjail/wgjail/internal/netnsx"
 	"github.com/wgjail/wgjail/relay"
+	"github.com/wgjail/wgjail/veth"
 )
 
 // ForwardOptions say what a forward process serves.
@@ -20,10 +21,12 @@ type ForwardOptions struct {
 	To     netip.Addr     // inside; zero: the jail's loopback, then its addresses
 	Allow  []netip.Prefix // nil: the LAN; see LAN
 	Anyone bool           // serve every client, whatever Allow says
+	Mode   Mode           // "" is ModeRelay
 	Limits relay.Limits
 	Log    *slog.Logger
 
-	// Source is whom services see; "" is SourceJail. SourceClient is for TCP,
+	// Source is whom services see; "" is SourceJail with ModeRelay, SourceClient
+	// with ModeVeth. SourceClient is for TCP, or with ModeVeth for UDP as well,
 	// into a jail. Addresses of which there may be another inside, loopback and
 	// link-local IPv6 ones, are not shown: SourceJail holds for those clients.
 	Source Source
@@ -36,18 +39,19 @@ type Forwarder struct {
 	ns      *netnsx.Namespace
 	process pidfd // of which Into.Path is a file; -1 if it is none of a process
 	relay   *relay.Relay
+	veth    *veth.Veth // nil unless in veth mode
 	entries []*entry
 	proxies proxies
 	client  *clientWay // nil unless services see their clients
+
+	aborted context.Context // done when connections are to end at once
+	abort   context.CancelFunc
 }
 
-// OpenForward binds the ports of every spec and registers them. Nothing is
-// served before Serve, but clients may connect. If one port cannot be bound
-// none is.
+// OpenForward binds the ports of every spec, sets their rules in veth mode, and
+// registers them. Nothing is served before Serve, but clients may connect. If one
+// port cannot be bound none is.
 func OpenForward(ctx context.Context, opts ForwardOptions) (*Forwarder, error) {
-	if err := opts.Check(); err != nil {
-		return nil, err
-	}
 	return open(ctx, opts, (*Forwarder).bind)
 }
 
@@ -56,7 +60,11 @@ func open(ctx context.Context, opts ForwardOptions, bind func(*Forwarder) error)
 	if opts.Log == nil {
 		opts.Log = slog.New(slog.DiscardHandler)
 	}
+	if err := opts.settle(); err != nil {
+		return nil, err
+	}
 	f := &Forwarder{opts: opts, process: -1}
+	f.aborted, f.abort = context.WithCancel(context.Background())
 	lock, err := opts.Into.lock(ctx)
 	if err != nil {
 		return nil, err
@@ -71,9 +79,11 @@ func open(ctx context.Context, opts ForwardOptions, bind func(*Forwarder) error)
 		return nil, err
 	}
 	f.relay = &relay.Relay{Enter: f.ns.Enter, Log: opts.Log, Limits: opts.Limits}
-	if err := bind(f); err != nil {
-		f.Close()
-		return nil, err
+	for _, step := range []func(*Forwarder) error{bind, (*Forwarder).redirect, (*Forwarder).publish} {
+		if err := step(f); err != nil {
+			f.Close()
+			return nil, err
+		}
 	}
 	return f, nil
 }
@@ -103,11 +113,13 @@ func (f *Forwarder) Serve(ctx context.Context, ready func()) error {
 		}
 	}()
 	proxied := f.proxies.serve(ctx, f.relay.Ready())
+	ended := f.keepRules(ctx, cancel, stopped)
 	err = f.relay.Serve(ctx)
 	cause := context.Cause(ctx)
 	cancel(nil)
 	<-proxied
 	<-stopped
+	<-ended
 	gone := errors.Is(cause, ErrGone) || f.opts.Into.Jail != "" && !missing(endingPath(f.opts.Into.Jail))
 	f.unregister()
 	switch {
@@ -115,10 +127,10 @@ func (f *Forwarder) Serve(ctx context.Context, ready func()) error {
 		return err
 	case gone:
 		return fmt.Errorf("%s %w", f.opts.Into, ErrGone)
-	case errors.Is(cause, ErrStopped), errors.Is(cause, errCapabilities):
-		return cause
+	case errors.Is(cause, context.Canceled):
+		return nil
 	}
-	return nil
+	return cause
 }
 
 // Active returns the number of open connections.
@@ -128,11 +140,14 @@ func (f *Forwarder) Active() (n uint64) {
 			n += e.stats.Load().Active
 		}
 	}
-	return n
+	return n + f.activeRules()
 }
 
 // Abort ends connections at once; Serve returns soon.
-func (f *Forwarder) Abort() { f.relay.Close() }
+func (f *Forwarder) Abort() {
+	f.abort()
+	f.relay.Close()
+}
 
 // Close undoes OpenForward, if Serve is not called.
 func (f *Forwarder) Close() {
@@ -140,6 +155,7 @@ func (f *Forwarder) Close() {
 		f.relay.Close()
 	}
 	f.proxies.close()
+	f.closeRules()
 	f.unregister()
 	if f.ns != nil {
 		f.ns.Close()

@@ -14,14 +14,6 @@ import (
 	"github.com/wgjail/wgjail/internal/netnsx"
 )
 
-// A Source says which address the services inside see.
-type Source string
-
-const (
-	SourceJail   Source = "jail"   // one of the jail's own
-	SourceClient Source = "client" // the client's
-)
-
 // How a service that sees the client's address answers it. Its answers would go
 // into the tunnel, by the jail's default route; a mark keeps them inside:
 //
@@ -177,7 +169,7 @@ func clientRoute(lo netlink.Link, family int) *netlink.Route {
 
 // showClients prepares that services see the clients of this forward.
 func (f *Forwarder) showClients(dial dialPlan) (err error) {
-	if f.opts.Source != SourceClient {
+	if f.opts.Source != SourceClient || f.opts.Mode == ModeVeth {
 		return nil
 	}
 	if f.opts.Into.Jail == "" {
@@ -192,17 +184,4 @@ func (f *Forwarder) showClients(dial dialPlan) (err error) {
 	}
 	f.client, err = openClientWay(f.opts.Into.Jail, f.ns)
 	return err
-}
-
-// Check reports what options ask for that does not go together.
-func (o *ForwardOptions) Check() error {
-	for _, s := range o.Specs {
-		if s.Network == "udp" && o.Source == SourceClient {
-			return hint.Wrap(fmt.Errorf("forward %q: services can see the client's address over TCP only", s), "leave --source client out for UDP")
-		}
-		if s.Network == "udp" && o.Proxy != 0 {
-			return hint.Wrap(fmt.Errorf("forward %q: the PROXY protocol is for TCP only", s), "leave --proxy-protocol out for UDP")
-		}
-	}
-	return nil
 }

@@ -11,7 +11,7 @@ import (
 	"github.com/wgjail/wgjail/relay"
 )
 
-// bind binds and registers every spec.
+// bind binds every spec and makes its entry.
 func (f *Forwarder) bind() error {
 	allow, err := f.allow()
 	if err != nil {
@@ -28,7 +28,7 @@ func (f *Forwarder) bind() error {
 		if slices.ContainsFunc(f.opts.Specs[:i], func(s ForwardSpec) bool { return hostPorts(s) == hostPorts(spec) }) {
 			return fmt.Errorf("forward %q: the port is given twice", spec)
 		}
-		e, err := newEntry(f.opts.Into, f.relayRecord(spec, dial), allow)
+		e, err := newEntry(f.opts.Into, f.record(spec, dial), allow, f.redirection(spec, allow))
 		if errors.Is(err, errRegistered) {
 			return hint.Wrap(fmt.Errorf("%s is forwarded into %s already", hostPorts(spec), f.opts.Into),
 				"stop that with: wgjail forward %s --stop %s", f.opts.Into.flag(), hostPorts(spec))
@@ -44,15 +44,16 @@ func (f *Forwarder) bind() error {
 	return nil
 }
 
-// relayRecord is what the register says of a spec that is relayed.
-func (f *Forwarder) relayRecord(spec ForwardSpec, dial dialPlan) record {
-	source := f.opts.Source
-	if source == "" {
-		source = SourceJail
+// record is what the register says of a spec: its target is the address that is
+// tried first, or in veth mode that of services.
+func (f *Forwarder) record(spec ForwardSpec, dial dialPlan) record {
+	target := dial.addrs[0]
+	if f.opts.Mode == ModeVeth {
+		target = dial.source[0]
 	}
 	return record{
-		ID: forwardID(spec), Mode: "relay", Proto: spec.Network, Listen: listenText(spec),
-		Target: portsText(dial.addrs[0], spec.Target, spec.Target+(spec.Last-spec.First)), Source: source, Proxy: proxyText(f.opts.Proxy),
+		ID: forwardID(spec), Mode: f.opts.Mode, Proto: spec.Network, Listen: listenText(spec),
+		Target: portsText(target, spec.Target, spec.Target+(spec.Last-spec.First)), Source: f.opts.Source, Proxy: proxyText(f.opts.Proxy),
 	}
 }
 

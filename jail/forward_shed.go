@@ -22,11 +22,16 @@ var errCapabilities = errors.New("drop capabilities")
 
 // shed takes what is not needed any more from the process.
 func (f *Forwarder) shed() error {
-	keep := f.opts.Into.watchCapabilities()
+	keep, inherit := f.opts.Into.watchCapabilities(), capabilities(0)
+	if f.opts.Mode == ModeVeth {
+		// It repairs rules: those in the jail from within it, and those of the
+		// host with iptables, which as iptables-legacy uses a raw socket.
+		inherit = capability(unix.CAP_NET_ADMIN, unix.CAP_SYS_ADMIN, unix.CAP_NET_RAW)
+	}
 	if f.client != nil {
 		keep |= capability(unix.CAP_NET_ADMIN) // for IP_TRANSPARENT, and to remove the routes for it
 	}
-	if err := shedCapabilities(keep); err != nil {
+	if err := shedCapabilities(keep|inherit, inherit); err != nil {
 		return fmt.Errorf("%w: %w", errCapabilities, err)
 	}
 	return nil
@@ -43,9 +48,10 @@ func capability(numbers ...int) (c capabilities) {
 }
 
 // shedCapabilities leaves the process, in all threads that it has and will have,
-// at most the capabilities in keep, and no way to get others. The sets belong
-// to threads (capabilities(7)), hence the calls for all of them at once.
-func shedCapabilities(keep capabilities) error {
+// at most the capabilities in keep, and no way to get others. Programs that it
+// starts have at most those in inherit. The sets belong to threads
+// (capabilities(7)), hence the calls for all of them at once.
+func shedCapabilities(keep, inherit capabilities) error {
 	header := capHeader()
 	var sets [2]unix.CapUserData
 	if err := unix.Capget(header, &sets[0]); err != nil {
@@ -53,6 +59,9 @@ func shedCapabilities(keep capabilities) error {
 	}
 	if sets[0].Effective&(1<<unix.CAP_SETPCAP) != 0 {
 		for c := uintptr(0); c <= unix.CAP_LAST_CAP; c++ {
+			if inherit&(1<<c) != 0 {
+				continue
+			}
 			if has, err := unix.PrctlRetInt(unix.PR_CAPBSET_READ, c, 0, 0, 0); err != nil || has == 0 {
 				continue // or not known to this kernel
 			}

@@ -18,7 +18,7 @@ import (
 )
 
 // ProxyMode is the mode of a ForwardStatus that is a proxy.
-const ProxyMode = "proxy"
+const ProxyMode Mode = "proxy"
 
 // ProxyOptions say what a proxy process serves. Those of ForwardOptions that
 // concern a target do not count: the clients say where to.
@@ -112,7 +112,7 @@ func (ps *proxies) close() {
 	}
 }
 
-// bindProxies binds and registers every port.
+// bindProxies binds every port and makes its entry.
 func (f *Forwarder) bindProxies(ports []ProxySpec, users proxy.Users) error {
 	allow, err := f.allow()
 	if err != nil {
@@ -132,8 +132,8 @@ func (f *Forwarder) bindProxies(ports []ProxySpec, users proxy.Users) error {
 	}
 	for _, spec := range ports {
 		e, err := newEntry(f.opts.Into, record{
-			ID: spec.id(), Mode: ProxyMode, Proto: string(spec.Protocol), Listen: spec.String(), Target: "*", Source: "jail",
-		}, allow)
+			ID: spec.id(), Mode: ProxyMode, Proto: string(spec.Protocol), Listen: spec.String(), Target: "*", Source: SourceJail,
+		}, allow, nil)
 		if errors.Is(err, errRegistered) {
 			return hint.Wrap(fmt.Errorf("there is a %s proxy at %s already", spec.Protocol, spec),
 				"stop that with: wgjail proxy %s --stop --%s %s", f.opts.Into.flag(), spec.Protocol, spec)

@@ -14,6 +14,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/wgjail/wgjail/relay"
+	"github.com/wgjail/wgjail/veth"
 )
 
 // An entry is one forward in the register: a record that its process holds and
@@ -21,14 +22,19 @@ import (
 //
 //	/run/wgjail/NAME/forwards/ID.json   the record, locked while the forward lives
 //	/run/wgjail/NAME/forwards/ID.stats  relay.Stats, mapped into memory
+//	/run/wgjail/NAME/forwards/ID.PID.veth  locked while there may be rules for it
 //
 // To stop a forward, remove its record.
 type entry struct {
 	says      record
 	path      string
 	record    *os.File
+	published bool // the record has its name
 	stats     *relay.Stats
 	listeners []io.Closer
+
+	redirect *veth.Forward // nil unless in veth mode
+	rules    *os.File      // held until the rules have gone
 }
 
 // A record is what an entry says about its forward. The first line of the file
@@ -36,7 +42,7 @@ type entry struct {
 type record struct {
 	ID     string         `json:"id"`
 	PID    int            `json:"pid"`
-	Mode   string         `json:"mode"`
+	Mode   Mode           `json:"mode"`
 	Proto  string         `json:"proto"`
 	Listen string         `json:"listen"`
 	Target string         `json:"target"`
@@ -48,27 +54,30 @@ type record struct {
 // A savedRecord is a record as it is in its file.
 type savedRecord struct {
 	record
-	Netns string `json:"netns,omitempty"` // the file of a namespace that is not a jail
+	Netns    string        `json:"netns,omitempty"`    // the file of a namespace that is not a jail
+	Redirect *veth.Forward `json:"redirect,omitempty"` // in veth mode
+
+	path string
 }
 
 // errRegistered is the error for a listen address that a living forward has.
 var errRegistered = errors.New("it is there already")
 
-// newEntry registers what says describes; its process and the networks that are
-// allowed are added. The caller holds the place's lock. The error is
-// errRegistered if a living forward has the same ID.
-func newEntry(p Place, says record, allow []netip.Prefix) (*entry, error) {
+// newEntry makes the entry of what says describes; its process and the networks
+// that are allowed are added. Nobody sees it before publish. The caller holds the
+// place's lock. The error is errRegistered if a living forward has the same ID.
+func newEntry(p Place, says record, allow []netip.Prefix, redirect *veth.Forward) (*entry, error) {
 	says.PID, says.Allow = os.Getpid(), allow
 	if len(allow) == 0 {
 		says.Allow = []netip.Prefix{defaultIPv4, defaultIPv6}
 	}
-	e := &entry{says: says, path: filepath.Join(forwardDir(p.register()), says.ID+".json")}
+	e := &entry{says: says, path: filepath.Join(forwardDir(p.register()), says.ID+".json"), redirect: redirect}
 	if alive, err := held(e.path); err != nil {
 		return nil, err
 	} else if alive {
 		return nil, errRegistered
 	}
-	rec := savedRecord{Netns: p.Path, record: says}
+	rec := savedRecord{Netns: p.Path, Redirect: redirect, record: says}
 	err := e.write(rec)
 	for range 100 {
 		if p.Jail != "" || !errors.Is(err, os.ErrNotExist) {
@@ -83,8 +92,8 @@ func newEntry(p Place, says record, allow []netip.Prefix) (*entry, error) {
 	return e, nil
 }
 
-// write makes the counters, and the record under another name, locks it and
-// only then gives it its own: a record that is seen is a locked one.
+// write makes the counters, and the record under another name, and locks it: a
+// record that is seen is a locked one.
 func (e *entry) write(rec savedRecord) error {
 	text, err := json.Marshal(rec)
 	if err != nil {
@@ -104,22 +113,61 @@ func (e *entry) write(rec savedRecord) error {
 	if _, err := fmt.Fprintf(f, "%d\n%s\n", rec.PID, text); err != nil {
 		return err
 	}
-	if err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
-		return err
+	return unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB)
+}
+
+// publish shows all entries: each is served from now on.
+func (f *Forwarder) publish() error {
+	for _, e := range f.entries {
+		if err := os.Rename(e.record.Name(), e.path); err != nil {
+			return err
+		}
+		e.published = true
 	}
-	return os.Rename(f.Name(), e.path)
+	return nil
+}
+
+// hide takes the entry out of the register. Whoever waits for its end goes on
+// waiting.
+func (e *entry) hide() {
+	if e.record == nil {
+		return
+	}
+	if e.published && sameFile(e.record, e.path) {
+		os.Remove(e.path)
+	}
+	if !e.published || missing(e.path) { // else the next forward has it
+		os.Remove(statsPath(e.path))
+	}
+	os.Remove(e.record.Name()) // if it has never got its name
 }
 
 // remove takes the entry out of the register and lets go of it.
 func (e *entry) remove() {
+	e.hide()
 	if e.record != nil {
-		if sameFile(e.record, e.path) {
-			os.Remove(e.path)
-			os.Remove(statsPath(e.path))
-		}
-		os.Remove(e.record.Name()) // if it has never got its name
 		e.record.Close()
 		e.record = nil
+	}
+}
+
+// holdRules makes the file that says that there may be rules for the entry.
+func (e *entry) holdRules(path string) (err error) {
+	if e.rules, err = os.OpenFile(path, os.O_CREATE|os.O_RDWR|os.O_TRUNC, 0o600); err != nil {
+		return err
+	}
+	if err := unix.Flock(int(e.rules.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
+		return err
+	}
+	_, err = fmt.Fprintln(e.rules, os.Getpid())
+	return err
+}
+
+// letGo removes that file.
+func (e *entry) letGo() {
+	if e.rules != nil {
+		os.Remove(e.rules.Name())
+		e.rules.Close()
 	}
 }
 

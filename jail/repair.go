@@ -36,6 +36,11 @@ func (m *maker) repair(ctx context.Context, before *state) (*Jail, error) {
 	if err != nil {
 		return nil, err
 	}
+	rules, err := before.missingRules()
+	if err != nil {
+		return nil, err
+	}
+	lacks = append(lacks, rules...)
 	if len(lacks) == 0 {
 		if !m.opts.Started.IsZero() && before.Complete.After(m.opts.Started) {
 			return nil, fmt.Errorf("jail %s: %w: it has just been brought up", name, ErrBusy)

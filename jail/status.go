@@ -14,6 +14,7 @@ import (
 	"golang.zx2c4.com/wireguard/wgctrl/wgtypes"
 
 	"github.com/wgjail/wgjail/internal/netnsx"
+	"github.com/wgjail/wgjail/veth"
 )
 
 // What a jail can be.
@@ -61,6 +62,13 @@ type ForwardStatus struct {
 	BytesIn  uint64 `json:"bytes_in"`  // from clients into the jail
 	BytesOut uint64 `json:"bytes_out"` // from the jail to clients
 	Errors   uint64 `json:"dial_errors"`
+
+	// In veth mode, what the rules have let through, and what is wrong.
+	PacketsIn  uint64 `json:"packets_in,omitempty"`
+	PacketsOut uint64 `json:"packets_out,omitempty"`
+	Warning    string `json:"warning,omitempty"`
+
+	redirect *veth.Forward
 }
 
 // ReadStatus returns the status of the jail called name. The error is ErrNotUp
@@ -79,9 +87,15 @@ func ReadStatus(name string) (*Status, error) {
 	if err != nil {
 		return broken(name, fmt.Sprintf("%v: wgjail down %s", err, name)), nil
 	}
+	if err := forgetKilledRules(name); err != nil {
+		return nil, err
+	}
 	st := s.status()
-	st.Forwards, err = forwardsIn(name)
-	return st, err
+	if st.Forwards, err = forwardsIn(name); err != nil {
+		return nil, err
+	}
+	st.addRules(s)
+	return st, nil
 }
 
 // broken is the status of a jail of which nothing but the name can be known.
@@ -165,12 +179,28 @@ func ForwardsElsewhere() ([]ForwardStatus, error) {
 // forwardsIn returns the living forwards in a register, sorted by ID. The
 // register's name may be a pattern (path.Match).
 func forwardsIn(register string) ([]ForwardStatus, error) {
+	records, err := livingRecords(register)
+	list := []ForwardStatus{}
+	for _, rec := range records {
+		f := ForwardStatus{record: rec.record, Netns: rec.Netns, redirect: rec.Redirect}
+		if s, err := readStats(statsPath(rec.path)); err == nil {
+			f.Active, f.Total, f.Refused, f.Errors = s.Active, s.Total, s.Refused, s.DialErrors
+			f.BytesIn, f.BytesOut = s.BytesIn, s.BytesOut
+		}
+		list = append(list, f)
+	}
+	return list, err
+}
+
+// livingRecords returns the records of living forwards in a register, sorted by
+// ID.
+func livingRecords(register string) ([]savedRecord, error) {
 	paths, err := filepath.Glob(filepath.Join(forwardDir(register), "*.json"))
 	if err != nil {
 		return nil, err
 	}
 	sort.Strings(paths)
-	list := []ForwardStatus{}
+	var list []savedRecord
 	for _, path := range paths {
 		alive, err := held(path)
 		if err != nil || !alive {
@@ -183,12 +213,8 @@ func forwardsIn(register string) ([]ForwardStatus, error) {
 		if err != nil {
 			return nil, err
 		}
-		f := ForwardStatus{record: rec.record, Netns: rec.Netns}
-		if s, err := readStats(statsPath(path)); err == nil {
-			f.Active, f.Total, f.Refused, f.Errors = s.Active, s.Total, s.Refused, s.DialErrors
-			f.BytesIn, f.BytesOut = s.BytesIn, s.BytesOut
-		}
-		list = append(list, f)
+		rec.path = path
+		list = append(list, rec)
 	}
 	return list, nil
 }

@@ -107,7 +107,11 @@ func stopForwards(ctx context.Context, name string) error {
 	for _, path := range paths {
 		errs = append(errs, stopHolder(ctx, path, 50*time.Millisecond, 2*time.Second), removeFile(path), removeFile(statsPath(path)))
 	}
-	return errors.Join(append(errs, removeFile(endingPath(name)))...)
+	rules, err := filepath.Glob(filepath.Join(forwardDir(name), "*"+rulesSuffix))
+	for _, path := range rules { // of forwards that were stopped, whose connections go on
+		errs = append(errs, stopHolder(ctx, path, 50*time.Millisecond, 2*time.Second))
+	}
+	return errors.Join(append(errs, err, removeFile(endingPath(name)))...)
 }
 
 // endingPath is a file that is there while the jail's forwards are ended with
@@ -132,15 +136,26 @@ func (p Place) forgetKilledLocked() error {
 	if err != nil {
 		return err
 	}
-	var errs []error
+	var left []string
+	rules := false
 	for _, path := range paths {
 		record := strings.TrimSuffix(path, ".stats")
 		if record != path {
 			record += ".json"
 		}
 		if alive, err := held(record); err == nil && !alive {
-			errs = append(errs, removeFile(path))
+			left = append(left, path)
+			rules = rules || strings.HasSuffix(path, rulesSuffix)
 		}
+	}
+	if rules {
+		if err := p.pruneRules(); err != nil {
+			return err // the files tell what is left to do
+		}
+	}
+	var errs []error
+	for _, path := range left {
+		errs = append(errs, removeFile(path))
 	}
 	p.forgetEmpty()
 	if p.Jail != "" {
@@ -173,10 +188,10 @@ func (f *Forwarder) watch(ctx context.Context, cancel context.CancelCauseFunc) (
 		for ctx.Err() == nil {
 			if !f.placeThere(file) {
 				cancel(ErrGone)
-				f.relay.Close() // what is connected is connected to nothing
+				f.Abort() // what is connected is connected to nothing
 				return
 			}
-			if f.dropStopped() == 0 {
+			if f.dropStopped(ctx) == 0 {
 				cancel(ErrStopped)
 				return
 			}
@@ -202,7 +217,7 @@ func (f *Forwarder) placeThere(file string) bool {
 
 // dropStopped ends the forwards whose record is gone and returns how many are
 // left.
-func (f *Forwarder) dropStopped() int {
+func (f *Forwarder) dropStopped(ctx context.Context) int {
 	left := 0
 	for _, e := range f.entries {
 		if e.record == nil {
@@ -215,6 +230,7 @@ func (f *Forwarder) dropStopped() int {
 		for _, l := range e.listeners {
 			l.Close()
 		}
+		f.endRules(ctx, e)
 		f.opts.Log.Info("forward stopped", "listen", e.says.Listen, "proto", e.says.Proto)
 		e.remove()
 	}

@@ -205,6 +205,7 @@ func (m *maker) make(ctx context.Context) (*Jail, error) {
 		{"write resolv.conf", func(context.Context) error { return m.state.writeDNS() }},
 		{"run PreUp", func(ctx context.Context) error { return m.hooks(ctx, preUp) }},
 		{"set addresses and routes", func(context.Context) error { return bringUp(m.ns, m.state) }},
+		{"put back the rules of forwards", m.restoreRules},
 		{"run PostUp", func(ctx context.Context) error { return m.hooks(ctx, postUp) }},
 		{"write down that it is complete", m.complete},
 	} {

@@ -15,6 +15,9 @@ func (v *Veth) Remove(ids ...string) error {
 		var lasting, ended []string
 		var indexes []uint16
 		for _, id := range ids {
+			if slices.ContainsFunc(v.removed, func(o *own) bool { return o.ID == id }) {
+				continue
+			}
 			i := v.indexOf(id)
 			if i < 0 {
 				ended = append(ended, id)

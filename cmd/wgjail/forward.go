@@ -187,6 +187,24 @@ func (p *program) sayForwards(place jail.Place, specs []string, f *forwardFlags)
 	for _, s := range specs {
 		fmt.Fprintf(p.out, "forwarding %s into %s, for %s\n", s, place, who)
 	}
+	if f.mode == string(jail.ModeVeth) {
+		p.warnOfLoopback(place, specs)
+	}
+}
+
+// warnOfLoopback says at once which services veth mode does not reach.
+func (p *program) warnOfLoopback(place jail.Place, specs []string) {
+	parsed, err := parseSpecs(specs)
+	warning := ""
+	if err == nil {
+		warning, err = jail.LoopbackOnly(place, parsed)
+	}
+	if err != nil {
+		warning = err.Error()
+	}
+	if warning != "" {
+		p.warn("%s", warning)
+	}
 }
 
 var errNoCommand = errors.New("no command given")

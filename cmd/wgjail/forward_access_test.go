@@ -49,9 +49,8 @@ func (s stranger) served(port int) error {
 // Unless told otherwise a forward serves the LAN and the networks that the host
 // is attached to. Who is not served is reset and counted.
 func TestForwardAllow(t *testing.T) {
-	world.Run(t, func(t *testing.T, w *world.World) {
-		l := newLab(t, w)
-		serve(t, l.up(t), "app", "tcp4", "127.0.0.1:80")
+	eachMode(t, func(t *testing.T, l *lab, m forwardMode) {
+		serve(t, l.up(t), "app", "tcp", "[::]:80")
 		const lan, attached, internet, local = "LAN", "attached network", "internet", "the host itself"
 		who := map[string][]stranger{
 			lan:      {{l.LAN, world.LANV4, world.HostLANV4}, {l.LAN, world.LANV6, world.HostLANV6}},
@@ -70,7 +69,7 @@ func TestForwardAllow(t *testing.T) {
 			{[]string{"--allow", "192.168.0.0/16,fd77::2/64"}, map[string]bool{lan: true}, "192.168.0.0/16, fd77::2/64"},
 		} {
 			port := 8000 + i
-			p := l.forward(t, append(c.allow, fmt.Sprintf("%d:80", port))...)
+			p := m.forward(t, l, append(c.allow, fmt.Sprintf("%d:80", port))...)
 			p.WaitOutput(t, ", for "+c.printed+"\n")
 			var total, refused uint64
 			for name, clients := range who {

@@ -54,12 +54,11 @@ func (v *visit) mustEnd(t *testing.T, reset bool) {
 // forward --stop ends one forward, several or all; each can be bound again at
 // once, and what is connected goes on for a while.
 func TestForwardStop(t *testing.T) {
-	world.Run(t, func(t *testing.T, w *world.World) {
-		l := newLab(t, w)
-		serve(t, l.up(t), "app", "tcp4", "127.0.0.1:80")
+	eachMode(t, func(t *testing.T, l *lab, m forwardMode) {
+		serve(t, l.up(t), "app", "tcp", "[::]:80")
 		addr := func(port int) string { return fmt.Sprintf("%s:%d", world.HostLANV4, port) }
-		both := l.forward(t, "8000:80", "8001:80")
-		l.do(t, "forward", "-d", "8002:80")
+		both := m.forward(t, l, "8000:80", "8001:80")
+		m.background(t, l, "8002:80")
 		v := l.mustVisit(t, addr(8000))
 
 		// One of two: by where it listens, whatever its target.
@@ -80,7 +79,7 @@ func TestForwardStop(t *testing.T) {
 		l.refused(t, 1, []string{"8001/udp is not forwarded into jail vpn"}, "forward", "--stop", "8001/udp")
 		mustGreet(t, l.LAN, addr(8001), "app")
 
-		l.do(t, "forward", "-d", "8003:80")
+		m.background(t, l, "8003:80")
 		if out := l.do(t, "forward", "--stop"); out != "stopped tcp-8001\nstopped tcp-8003\n" {
 			t.Errorf("printed %q", out)
 		}
@@ -104,12 +103,11 @@ func TestForwardStop(t *testing.T) {
 
 // A forward that was killed is not listed, and does not stand in the way.
 func TestForwardKilled(t *testing.T) {
-	world.Run(t, func(t *testing.T, w *world.World) {
-		l := newLab(t, w)
-		serve(t, l.up(t), "app", "tcp4", "127.0.0.1:80")
+	eachMode(t, func(t *testing.T, l *lab, m forwardMode) {
+		serve(t, l.up(t), "app", "tcp", "[::]:80")
 		settled(t, "vpn")
-		before := w.Snapshot(t)
-		p := l.forward(t, "8080:80", "8081:80")
+		before := l.w.Snapshot(t)
+		p := m.forward(t, l, "8080:80", "8081:80")
 		mustGreet(t, l.LAN, world.HostLANV4+":8080", "app")
 		p.Signal(t, syscall.SIGKILL)
 		p.Wait()
@@ -117,7 +115,7 @@ func TestForwardKilled(t *testing.T) {
 			t.Errorf("a killed forward is listed: %+v", forwards)
 		}
 		l.refused(t, 1, []string{"8081 is not forwarded"}, "forward", "--stop", "8081")
-		p = l.forward(t, "8080:80")
+		p = m.forward(t, l, "8080:80")
 		mustGreet(t, l.LAN, world.HostLANV4+":8080", "app")
 		if forwards := l.status(t).Forwards; len(forwards) != 1 || forwards[0].Total != 1 {
 			t.Errorf("forwards %+v, want one that counts from zero", forwards)
@@ -134,16 +132,15 @@ func TestForwardKilled(t *testing.T) {
 // SIGTERM lets what is being transferred come to its end; a second one does
 // not, nor does it wait for what never ends.
 func TestForwardDrains(t *testing.T) {
-	world.Run(t, func(t *testing.T, w *world.World) {
-		l := newLab(t, w)
+	eachMode(t, func(t *testing.T, l *lab, m forwardMode) {
 		jail := l.up(t)
-		serve(t, jail, "app", "tcp4", "127.0.0.1:80")
+		serve(t, jail, "app", "tcp", "[::]:80")
 		const size = 16 << 20
-		go sendAll(t, jail, "127.0.0.1:81", size)
+		go sendAll(t, jail, "0.0.0.0:81", size)
 		world.Eventually(t, "the sender", func() error { return listening(jail, 81) })
 		addr := world.HostLANV4 + ":8080"
 
-		p := l.forward(t, "--drain-timeout", "1m", "8081:81", "8080:80")
+		p := m.forward(t, l, "--drain-timeout", "1m", "8081:81", "8080:80")
 		c, err := l.LAN.Dial("tcp", world.HostLANV4+":8081")
 		if err != nil {
 			t.Fatal(err)
@@ -171,7 +168,7 @@ func TestForwardDrains(t *testing.T) {
 		}
 
 		for _, second := range []syscall.Signal{syscall.SIGTERM, syscall.SIGINT} {
-			p = l.forward(t, "--drain-timeout", "1h", "8080:80")
+			p = m.forward(t, l, "--drain-timeout", "1h", "8080:80")
 			v := l.mustVisit(t, addr)
 			p.Signal(t, syscall.SIGTERM)
 			p.WaitOutput(t, "for 1 connection to end")
@@ -215,13 +212,12 @@ func listening(n *world.Node, port int) error {
 
 // down ends forwards, and what is connected through them, without waiting.
 func TestForwardEndsWithItsJail(t *testing.T) {
-	world.Run(t, func(t *testing.T, w *world.World) {
-		l := newLab(t, w)
-		before := w.Snapshot(t)
-		app := serve(t, l.up(t), "app", "tcp4", "127.0.0.1:80")
-		foreground := l.forward(t, "--drain-timeout", "1h", "8000:80", "8001:80")
-		l.do(t, "forward", "-d", "--drain-timeout", "1h", "8002:80")
-		stopped := l.forward(t, "--drain-timeout", "1h", "8003:80")
+	eachMode(t, func(t *testing.T, l *lab, m forwardMode) {
+		before := l.w.Snapshot(t)
+		app := serve(t, l.up(t), "app", "tcp", "[::]:80")
+		foreground := m.forward(t, l, "--drain-timeout", "1h", "8000:80", "8001:80")
+		m.background(t, l, "--drain-timeout", "1h", "8002:80")
+		stopped := m.forward(t, l, "--drain-timeout", "1h", "8003:80")
 		stopped.Signal(t, syscall.SIGSTOP)
 		var open []*visit
 		for port := 8000; port <= 8002; port++ {
@@ -256,10 +252,9 @@ func TestForwardNoticesTheEndOfItsJail(t *testing.T) {
 		"name reused":    "ip netns delete vpn && ip netns add vpn",
 	}, "name reused") {
 		t.Run(name, func(t *testing.T) {
-			world.Run(t, func(t *testing.T, w *world.World) {
-				l := newLab(t, w)
-				serve(t, l.up(t), "app", "tcp4", "127.0.0.1:80")
-				p := l.forward(t, "--drain-timeout", "1h", "8080:80")
+			eachMode(t, func(t *testing.T, l *lab, m forwardMode) {
+				serve(t, l.up(t), "app", "tcp", "[::]:80")
+				p := m.forward(t, l, "--drain-timeout", "1h", "8080:80")
 				v := l.mustVisit(t, world.HostLANV4+":8080")
 				l.Host.Run(t, "sh", "-ec", script)
 				v.mustEnd(t, true)

@@ -40,8 +40,8 @@ func (f *forwardFlags) register(fs *pflag.FlagSet) {
 }
 
 func (f *forwardFlags) registerAccess(fs *pflag.FlagSet) {
-	fs.StringVar(&f.mode, "mode", "relay", "how: relay")
-	fs.StringVar(&f.source, "source", "", "whose address services inside see: jail or client (TCP) (default jail)")
+	fs.StringVar(&f.mode, "mode", "relay", "how: relay, or veth, which lets the kernel redirect packets (needs iptables)")
+	fs.StringVar(&f.source, "source", "", "whose address services inside see: jail or client (TCP; default: jail, with --mode veth client)")
 	fs.StringVar(&f.proxy, "proxy-protocol", "", "tell services about their clients in this `VERSION` of the PROXY protocol: v1 or v2 (TCP)")
 	f.registerClients(fs)
 }
@@ -89,8 +89,15 @@ func (f *forwardFlags) clientArgs() []string {
 
 // options reads what the user wrote. It looks at nothing but that.
 func (f *forwardFlags) options(args []string) (opts jail.ForwardOptions, err error) {
-	if f.mode != "relay" {
-		return opts, hint.Wrap(misused("unknown mode %q", f.mode), "the mode is relay")
+	switch opts.Mode = jail.Mode(f.mode); opts.Mode {
+	case jail.ModeRelay, jail.ModeVeth:
+	default:
+		return opts, hint.Wrap(misused("unknown mode %q", f.mode), "the mode is relay or veth")
+	}
+	switch opts.Source = jail.Source(f.source); opts.Source {
+	case "", jail.SourceJail, jail.SourceClient:
+	default:
+		return opts, hint.Wrap(misused("unknown source %q", f.source), "the source is jail or client")
 	}
 	if f.to != "" {
 		if opts.To, err = netip.ParseAddr(f.to); err != nil {

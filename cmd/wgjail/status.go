@@ -147,15 +147,22 @@ func printForward(w io.Writer, f *jail.ForwardStatus) {
 			f.Proto, f.Listen, f.Active, f.Total, f.Refused, size(int64(f.BytesIn)), size(int64(f.BytesOut)))
 		return
 	}
-	fmt.Fprintf(w, "  forward\t%s/%s to %s (%s), %d open of %d, %d refused, %s in, %s out\n",
-		f.Listen, f.Proto, f.Target, how(f), f.Active, f.Total, f.Refused, size(int64(f.BytesIn)), size(int64(f.BytesOut)))
+	packets := ""
+	if f.PacketsIn+f.PacketsOut > 0 {
+		packets = fmt.Sprintf(" (%d and %d packets by rules)", f.PacketsIn, f.PacketsOut)
+	}
+	fmt.Fprintf(w, "  forward\t%s/%s to %s (%s), %d open of %d, %d refused, %s in, %s out%s\n",
+		f.Listen, f.Proto, f.Target, how(f), f.Active, f.Total, f.Refused, size(int64(f.BytesIn)), size(int64(f.BytesOut)), packets)
+	if f.Warning != "" {
+		fmt.Fprintf(w, "  \t%s\n", f.Warning)
+	}
 }
 
 // how names the mode of a forward, and what it tells services of their clients
 // beyond the mode's default.
 func how(f *jail.ForwardStatus) string {
-	text := f.Mode
-	if f.Source == jail.SourceClient {
+	text := string(f.Mode)
+	if f.Mode == jail.ModeRelay && f.Source == jail.SourceClient {
 		text += ", source client"
 	}
 	if f.Proxy != "" {
