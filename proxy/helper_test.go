@@ -21,7 +21,7 @@ const patience = 20 * time.Second
 
 // serve starts a proxy whose targets are on this host, and returns its address.
 // x.test is 127.0.0.1; change changes the server first.
-func serve(t *testing.T, protocol Protocol, change func(*Server)) (*Server, string) {
+func serve(t testing.TB, protocol Protocol, change func(*Server)) (*Server, string) {
 	t.Helper()
 	r := &relay.Relay{Workers: 1}
 	ctx, cancel := context.WithCancel(context.Background())
@@ -67,7 +67,7 @@ func serve(t *testing.T, protocol Protocol, change func(*Server)) (*Server, stri
 	return s, l.Addr().String()
 }
 
-func listen(t *testing.T, addr string) *net.TCPListener {
+func listen(t testing.TB, addr string) *net.TCPListener {
 	t.Helper()
 	l, err := net.Listen("tcp", addr)
 	if err != nil {
@@ -79,7 +79,7 @@ func listen(t *testing.T, addr string) *net.TCPListener {
 
 // target starts a server that has handle answer each connection, and returns
 // its port.
-func target(t *testing.T, handle func(*net.TCPConn)) string {
+func target(t testing.TB, handle func(*net.TCPConn)) string {
 	t.Helper()
 	l := listen(t, "127.0.0.1:0")
 	go func() {
@@ -100,7 +100,7 @@ func target(t *testing.T, handle func(*net.TCPConn)) string {
 }
 
 // dial connects to addr.
-func dial(t *testing.T, addr string) *net.TCPConn {
+func dial(t testing.TB, addr string) *net.TCPConn {
 	t.Helper()
 	c, err := net.Dial("tcp", addr)
 	if err != nil {
@@ -112,7 +112,7 @@ func dial(t *testing.T, addr string) *net.TCPConn {
 }
 
 // say sends text and returns everything that comes.
-func say(t *testing.T, addr, text string) string {
+func say(t testing.TB, addr, text string) string {
 	t.Helper()
 	c := dial(t, addr)
 	io.WriteString(c, text)

@@ -20,7 +20,7 @@ import (
 )
 
 // connectTo is the request to connect to a port of x.test.
-func connectTo(t *testing.T, port string) string {
+func connectTo(t testing.TB, port string) string {
 	n, err := strconv.Atoi(port)
 	if err != nil {
 		t.Fatal(err)
