@@ -5,11 +5,17 @@ import (
 	"fmt"
 	"net/netip"
 	"os"
+	"os/signal"
+	"path/filepath"
+	"strconv"
 	"strings"
 	"sync"
+	"syscall"
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/wgjail/wgjail/internal/netnsx"
 )
 
 // The test binary under the name probe sends canaries from wherever and as
@@ -20,7 +26,15 @@ import (
 // A target is PROTOCOL/ADDRESS:PORT[/LINK], the protocol udp, tcp or icmp, and
 // the link one to bind to (SO_BINDTODEVICE). What is sent to the nth one is the
 // canary and n. It prints what became of each, and ends well in any case.
+//
+// With -spin it does so without a pause until SIGTERM, from the first moment at
+// which there is a namespace of that name on, and prints how often it has tried:
+//
+//	probe -spin NAMESPACE UID CANARY TARGET...
 func probe(args []string) int {
+	if args[0] == "-spin" {
+		return spin(args[1], args[2], args[3], args[4:])
+	}
 	lines := make([]string, len(args)-1)
 	var wg sync.WaitGroup
 	for i, target := range args[1:] {
@@ -34,6 +48,47 @@ func probe(args []string) int {
 	wg.Wait()
 	fmt.Println(strings.Join(lines, "\n"))
 	return 0
+}
+
+func spin(namespace, user, canary string, targets []string) int {
+	ended := make(chan os.Signal, 1)
+	signal.Notify(ended, syscall.SIGTERM)
+	fmt.Println("waiting")
+	var ns *netnsx.Namespace
+	for ns == nil && len(ended) == 0 {
+		ns, _ = netnsx.Open(filepath.Join(netnsx.Dir, namespace))
+	}
+	tried := make(chan int)
+	go func() {
+		n := 0
+		if err := becomeInsider(ns, user); err != nil {
+			fmt.Println(err)
+		}
+		for ; len(ended) == 0; n++ {
+			for _, target := range targets {
+				sendProbe(target, []byte(canary))
+			}
+		}
+		tried <- n
+	}()
+	fmt.Printf("tried %d times\n", <-tried)
+	return 0
+}
+
+// becomeInsider moves the calling goroutine's thread into the namespace and
+// gives it another user. Package syscall would change all threads.
+func becomeInsider(ns *netnsx.Namespace, user string) error {
+	uid, err := strconv.Atoi(user)
+	if err != nil {
+		return err
+	}
+	if err := ns.Enter(); err != nil {
+		return err
+	}
+	if _, _, errno := unix.RawSyscall(unix.SYS_SETRESUID, uintptr(uid), uintptr(uid), uintptr(uid)); errno != 0 {
+		return errno
+	}
+	return nil
 }
 
 // probePatience is how long a probe waits for a connection: much longer than

@@ -1,11 +1,10 @@
 package main
 
 import (
-	"context"
 	"fmt"
 	"net/netip"
 	"os/exec"
-	"path/filepath"
+	"regexp"
 	"strings"
 	"syscall"
 	"testing"
@@ -14,7 +13,6 @@ import (
 	"golang.org/x/sys/unix"
 	"golang.zx2c4.com/wireguard/wgctrl/wgtypes"
 
-	"github.com/wgjail/wgjail/internal/netnsx"
 	"github.com/wgjail/wgjail/internal/provider"
 	"github.com/wgjail/wgjail/internal/world"
 )
@@ -189,6 +187,17 @@ func TestNothingLeaves(t *testing.T) {
 			return func(t *testing.T) { syscall.Kill(keeperPid(t), sig) }
 		}
 		nothing := func(*testing.T) {}
+		const readdress = "ip route replace default via " + world.GatewayV4 + "; ip -6 addr replace " + world.HostV6 + "/64 dev wan0 nodad; ip -6 route replace default via " + world.GatewayV6
+		const refuse = "nft 'add table inet refuse; add chain inet refuse in { type filter hook input priority 0; }; add rule inet refuse in udp dport " + world.EndpointPort + " reject'"
+		var flapper *world.Process
+		flap := func(t *testing.T) {
+			flapper = l.Host.Start(t, exec.Command("sh", "-c", "while ip link set wan0 down; ip link set wan0 up; "+readdress+"; do :; done"))
+		}
+		unflap := func(t *testing.T) {
+			flapper.Signal(t, syscall.SIGTERM)
+			flapper.Wait()
+			l.Host.Run(t, "sh", "-c", "ip link set wan0 up; "+readdress)
+		}
 		repair := func(t *testing.T) { l.do(t, "up", l.conf) }
 		for _, tt := range []struct {
 			state    string
@@ -205,8 +214,11 @@ func TestNothingLeaves(t *testing.T) {
 			{"keeper killed", killKeeper, repair, false, ""},
 			{"interface deleted", run(jail, "ip link del vpn"), repair, false, ""},
 			{"rules flushed", run(jail, "nft flush ruleset"), repair, true, ""},
-			{"uplink down", run(l.Host, "ip link set wan0 down"), run(l.Host,
-				"ip link set wan0 up; ip route add default via "+world.GatewayV4+"; ip -6 addr add "+world.HostV6+"/64 dev wan0 nodad; ip -6 route replace default via "+world.GatewayV6), false, ""},
+			{"endpoint unreachable", run(l.Inet, refuse), run(l.Inet, "nft delete table inet refuse"), false, ""},
+			{"uplink down", run(l.Host, "ip link set wan0 down"), run(l.Host, "ip link set wan0 up; "+readdress), false, ""},
+			{"uplink flapping", flap, unflap, false, ""},
+			{"uplink's address changed", run(l.Host, "ip addr flush dev wan0; ip addr add 198.51.100.3/24 dev wan0; ip route add default via "+world.GatewayV4),
+				run(l.Host, "ip addr flush dev wan0; ip addr add "+world.HostV4+"/24 dev wan0; "+readdress), true, ""},
 			{"host's routes hijacked", run(l.Host, "for n in 0.0.0.0/1 128.0.0.0/1 "+world.InternetV4+"/32; do ip route add $n via "+world.LANV4+"; done"),
 				run(l.Host, "ip route flush via "+world.LANV4), false, ""},
 			{"host forwards", run(l.Host, "sysctl -qw net.ipv4.ip_forward=1 net.ipv6.conf.all.forwarding=1"), nothing, true, ""},
@@ -286,66 +298,76 @@ func TestNothingLeavesBeforeAndAfter(t *testing.T) {
 		l := newLab(t, w)
 		wt := l.watch(t)
 		for range times(5, 2) {
-			canary := string(world.Canary())
 			before := wt.mark(t)
-			ctx, cancel := context.WithCancel(t.Context())
-			spun := make(chan int)
-			go func() { spun <- spin(ctx, canary) }()
+			spinners := l.spinners(t)
 			l.do(t, "up", l.conf)
-			jail := w.Open(t, "vpn")
-			if err := echo(jail, "tcp", world.InternetV4+":7", "hello"); err != nil {
+			if err := echo(w.Open(t, "vpn"), "tcp", world.InternetV4+":7", "hello"); err != nil {
 				t.Error(err)
 			}
 			l.do(t, "down", "vpn")
-			cancel()
-			if n := <-spun; n == 0 {
-				t.Error("the spinner never sent anything")
-			} else {
-				t.Logf("the spinner tried %d times", n)
-			}
-			wt.nothingSince(t, before, canary)
+			wt.end(t, spinners, before)
 		}
 		l.do(t, "up", l.conf)
-		canary := string(world.Canary())
-		script := fmt.Sprintf("echo ready; read go; probe %s %s; echo done", canary, strings.Join(wt.targets("vpn"), " "))
-		cmd := exec.Command("wgjail", "exec", "--keep-caps", "--user", "0", "vpn", "--", "sh", "-c", script)
-		stdin, err := cmd.StdinPipe()
-		if err != nil {
-			t.Fatal(err)
+		for _, insider := range insiders {
+			wt.survive(t, insider)
 		}
-		survivor := l.Host.Start(t, cmd)
-		survivor.WaitOutput(t, "ready\n")
-		l.do(t, "down", "vpn")
-		before := wt.mark(t)
-		stdin.Write([]byte("go\n"))
-		survivor.WaitOutput(t, "done\n")
-		wt.nothingSince(t, before, canary)
 	})
 }
 
-// spin sends canaries from the namespace vpn, as soon as there is one, until ctx
-// is done. It returns how often it tried.
-func spin(ctx context.Context, canary string) int {
-	var ns *netnsx.Namespace
-	for ns == nil {
-		if ctx.Err() != nil {
-			return 0
+// spun is where spinners send to.
+func spun() []string {
+	var targets []string
+	for _, addr := range []string{world.InternetV4, world.InternetV6, world.LANV4, world.HostV4, world.EndpointsV4[0]} {
+		at := netip.AddrPortFrom(netip.MustParseAddr(addr), 443)
+		targets = append(targets, fmt.Sprint("udp/", at), fmt.Sprint("icmp/", at))
+	}
+	return targets
+}
+
+// spinners start to send canaries from the jail vpn, as root and as a user, as
+// soon as there is one. They return by canary.
+func (l *lab) spinners(t *testing.T) map[string]*world.Process {
+	t.Helper()
+	all := map[string]*world.Process{}
+	for _, uid := range []string{"0", "65534"} {
+		canary := string(world.Canary())
+		p := l.Host.Start(t, exec.Command("probe", append([]string{"-spin", "vpn", uid, canary}, spun()...)...))
+		p.WaitOutput(t, "waiting\n")
+		all[canary] = p
+	}
+	return all
+}
+
+// end ends the spinners and wants nothing of them in clear.
+func (wt *watch) end(t *testing.T, spinners map[string]*world.Process, before mark) {
+	t.Helper()
+	for _, p := range spinners {
+		p.Signal(t, syscall.SIGTERM)
+		if err := p.Wait(); err != nil || !regexp.MustCompile(`^waiting\ntried [1-9][0-9]* times\n$`).MatchString(p.Output()) {
+			t.Errorf("a spinner ended with %v: %q", err, p.Output())
 		}
-		ns, _ = netnsx.Open(filepath.Join(netnsx.Dir, "vpn"))
 	}
-	defer ns.Close()
-	n := 0
-	for ctx.Err() == nil {
-		ns.Do(func() error {
-			for _, addr := range []string{world.InternetV4, world.InternetV6, world.LANV4, world.HostV4, world.EndpointsV4[0]} {
-				at := netip.AddrPortFrom(netip.MustParseAddr(addr), 443)
-				for _, proto := range []string{"udp", "icmp"} {
-					n++
-					sendProbe(fmt.Sprintf("%s/%v", proto, at), []byte(canary))
-				}
-			}
-			return nil
-		})
+	for canary := range spinners {
+		wt.nothingSince(t, before, canary)
 	}
-	return n
+}
+
+// survive has a program outlive the jail vpn, and makes the jail again.
+func (wt *watch) survive(t *testing.T, insider []string) {
+	t.Helper()
+	canary := string(world.Canary())
+	script := fmt.Sprintf("echo ready; read go; probe %s %s; echo done", canary, strings.Join(wt.targets("vpn"), " "))
+	cmd := exec.Command("wgjail", append(append([]string{"exec"}, insider...), "vpn", "--", "sh", "-c", script)...)
+	stdin, err := cmd.StdinPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	survivor := wt.l.Host.Start(t, cmd)
+	survivor.WaitOutput(t, "ready\n")
+	wt.l.do(t, "down", "vpn")
+	before := wt.mark(t)
+	stdin.Write([]byte("go\n"))
+	survivor.WaitOutput(t, "done\n")
+	wt.nothingSince(t, before, canary)
+	wt.l.do(t, "up", wt.l.conf)
 }
