@@ -222,8 +222,11 @@ func (c *checker) probeSysctls(ctx context.Context) outcome {
 	}
 	var own []setting
 	for _, s := range settings {
-		if path := strings.Replace(s.path, "/default/", "/"+c.Name+"/", 1); path != s.path {
-			own = append(own, setting{path, s.value})
+		for _, of := range []string{"/all/", "/default/"} {
+			here := setting{strings.Replace(s.path, of, "/"+c.Name+"/", 1), s.value}
+			if here != s && !slices.Contains(own, here) {
+				own = append(own, here)
+			}
 		}
 	}
 	err := c.ns.Do(func() error { return checkSettings(own) })

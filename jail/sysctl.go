@@ -33,8 +33,7 @@ var settings = []setting{
 	{"ipv4/conf/default/arp_ignore", "2"},
 	{"ipv4/conf/all/route_localnet", "0"},
 	{"ipv4/conf/default/route_localnet", "0"},
-	{"ipv6/conf/all/forwarding", "0"},
-	{"ipv6/conf/default/forwarding", "0"},
+	{"ipv6/conf/all/forwarding", "0"}, // sets default's too
 	{"ipv6/conf/all/accept_ra", "0"},
 	{"ipv6/conf/default/accept_ra", "0"},
 	{"ipv6/conf/all/accept_redirects", "0"},
