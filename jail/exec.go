@@ -128,41 +128,50 @@ func workingDirectory() string {
 // run moves the calling goroutine's thread into the jail and makes it the
 // program. It returns only errors, and the goroutine must then end.
 func (e *execution) run() error {
-	if err := closeOnExec(3); err != nil {
-		return err
-	}
-	if err := e.Namespace.Enter(); err != nil { // locks the thread
-		return e.explain(err)
-	}
-	if err := privateMounts(); err != nil {
-		return e.explain(err)
-	}
-	if !e.KeepCaps {
-		ignoreFileCaps(e.Log)
-	}
-	for _, m := range e.mirrors {
-		if err := m.mount(e.Log); err != nil {
+	for _, s := range e.steps() {
+		if err := s.do(); err != nil {
 			return e.explain(err)
 		}
 	}
-	if err := mountSys(); err != nil {
-		return e.explain(err)
-	}
-	if err := e.chdir(); err != nil {
-		return err
-	}
-	if err := becomeUser(e.account, e.KeepCaps); err != nil {
-		return e.explain(err)
-	}
-	if e.Isolate {
-		err := shutIn()
-		if errors.Is(err, errNoLandlock) {
-			e.Log.Debug("processes outside can be traced and signalled", "reason", err)
-		} else if err != nil {
-			return err
-		}
-	}
 	return execProgram(e.Argv, e.Env)
+}
+
+// An execStep changes the calling thread. A test leaves out each of them, alone.
+type execStep struct {
+	name string
+	do   func() error
+}
+
+// steps are what makes an insider of the calling thread, in order. The second
+// one locks it.
+func (e *execution) steps() []execStep {
+	list := []execStep{
+		{"close files", func() error { return closeOnExec(3) }},
+		{"enter the jail", e.Namespace.Enter},
+		{"make a mount namespace", unshareMounts},
+		{"keep mounts in it", keepMounts},
+	}
+	if !e.KeepCaps {
+		list = append(list, execStep{"ignore file capabilities", func() error { ignoreFileCaps(e.Log); return nil }})
+	}
+	for _, m := range e.mirrors {
+		list = append(list, execStep{"mirror " + m.dir, func() error { return m.mount(e.Log) }})
+	}
+	list = append(list, execStep{"mount /sys", mountSys}, execStep{"change the directory", e.chdir})
+	list = append(list, becomeUser(e.account, e.KeepCaps)...)
+	if e.Isolate {
+		list = append(list, execStep{"shut it in", e.shutIn})
+	}
+	return list
+}
+
+func (e *execution) shutIn() error {
+	err := shutIn()
+	if errors.Is(err, errNoLandlock) {
+		e.Log.Debug("processes outside can be traced and signalled", "reason", err)
+		return nil
+	}
+	return err
 }
 
 func (e *execution) explain(err error) error {

@@ -35,6 +35,8 @@ type execRequest struct {
 	User              string
 	KeepCaps, Isolate bool
 	Landlock          int // not 0: do not call Exec, but shutInWith
+
+	Without string // leave this out of what Exec does: see exec_mutation_test.go
 }
 
 // execHelper is what cmd/wgjail is: it calls Exec, and ends with its status.
@@ -49,7 +51,7 @@ func execHelper() {
 	if err == nil && r.Landlock != 0 {
 		err = runShutIn(ns, r)
 	} else if err == nil {
-		err = Exec(ExecOptions{
+		err = execWithout(r.Without, ExecOptions{
 			Namespace: ns, Name: r.Name, Argv: r.Argv, User: r.User, KeepCaps: r.KeepCaps, Isolate: r.Isolate,
 			Log: slog.New(slog.NewTextHandler(os.Stderr, nil)),
 		})

@@ -86,19 +86,7 @@ func TestExecFileCapabilities(t *testing.T) {
 			t.Fatal(err)
 		}
 		const path = "/run/lock/capable"
-		text, err := os.ReadFile("/bin/true")
-		if err != nil {
-			t.Fatal(err)
-		}
-		if err := os.WriteFile(path, text, 0o755); err != nil {
-			t.Fatal(err)
-		}
-		// struct vfs_cap_data of <linux/capability.h>: revision 2, effective;
-		// permitted CAP_NET_RAW; nothing inheritable. It is little-endian.
-		capability := []byte{1, 0, 0, 2, 0, 1 << (unix.CAP_NET_RAW - 8), 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0}
-		if err := unix.Setxattr(path, "security.capability", capability, 0); err != nil {
-			t.Fatal(err)
-		}
+		makeCapable(t, path)
 		for _, r := range []execRequest{{}, {User: "7000:7000"}, {Isolate: true}, {KeepCaps: true}} {
 			r.Argv = []string{path}
 			if out, err := execCommand(t, r).CombinedOutput(); err != nil {

@@ -10,13 +10,19 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// privateMounts gives the calling thread a mount namespace of its own. Mounts
-// that the host makes and removes later arrive in it, but nothing done in it
-// leaves (mount_namespaces(7)). The thread must be locked and never unlocked.
-func privateMounts() error {
+// unshareMounts gives the calling thread a mount namespace of its own. The
+// thread must be locked and never unlocked.
+func unshareMounts() error {
 	if err := unix.Unshare(unix.CLONE_NEWNS); err != nil {
 		return fmt.Errorf("make a mount namespace: %w", os.NewSyscallError("unshare", err))
 	}
+	return nil
+}
+
+// keepMounts lets nothing that is done in the calling thread's mount namespace
+// leave it. Mounts that the host makes and removes later arrive in it
+// (mount_namespaces(7)).
+func keepMounts() error {
 	if err := unix.Mount("", "/", "", unix.MS_SLAVE|unix.MS_REC, ""); err != nil {
 		return fmt.Errorf("keep mounts from reaching the host: %w", os.NewSyscallError("mount", err))
 	}

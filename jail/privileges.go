@@ -9,8 +9,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// becomeUser makes the calling thread run as a, without capabilities and
-// without a way to get any: all five sets are emptied (capabilities(7)) and
+// becomeUser returns the steps that make the calling thread run as a, without
+// capabilities and without a way to get any: all five sets are emptied (capabilities(7)) and
 // no_new_privs is set, so that set-user-ID programs give nothing either. With
 // keepCaps the sets stay as they are, also across the change of the user, and
 // set-user-ID programs work: that is for programs that are trusted, because
@@ -18,19 +18,19 @@ import (
 //
 // Only this thread changes: it is the one that becomes the program. After an
 // error it must not be used for anything else.
-func becomeUser(a account, keepCaps bool) error {
+func becomeUser(a account, keepCaps bool) []execStep {
 	if keepCaps {
-		return becomeUserWithCaps(a)
+		return []execStep{{"change the user and keep capabilities", func() error { return becomeUserWithCaps(a) }}}
 	}
-	if err := dropBoundingSet(); err != nil {
-		return err
+	return []execStep{
+		{"empty the bounding set", dropBoundingSet},
+		{"change the user", func() error { return setIDs(a) }},
+		{"drop the capabilities", func() error { return setCaps([2]unix.CapUserData{}) }}, // the ambient set goes with them
+		{"set no_new_privs", setNoNewPrivs},
 	}
-	if err := setIDs(a); err != nil {
-		return err
-	}
-	if err := setCaps([2]unix.CapUserData{}); err != nil { // the ambient set goes with them
-		return err
-	}
+}
+
+func setNoNewPrivs() error {
 	if err := unix.Prctl(unix.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0); err != nil {
 		return fmt.Errorf("set no_new_privs: %w", os.NewSyscallError("prctl", err))
 	}
