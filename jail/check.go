@@ -105,6 +105,7 @@ type checker struct {
 	programs []Process         // inside, without the visitor
 	dev      *wgtypes.Device   // nil if WireGuard does not answer
 	silent   bool              // no handshake: nothing comes back
+	pair     int               // the number of the pair's end in the jail; -1: there is none; 0: not looked yet
 }
 
 // An inspection looks at one thing.
@@ -126,6 +127,7 @@ func (c *checker) inspections() []inspection {
 		{"link-local", "link-local addresses", c.probeLinkLocal},
 		{"inbound", "inbound on the tunnel", c.part(partInbound, "who calls through the tunnel is not let in; answers are")},
 		{"rules", "firewall rules", c.part(partRules, "the rules for name servers are as they were made")},
+		{"redirections", "forwards in veth mode", c.probeRedirections},
 		{"sysctls", "sysctls", c.probeSysctls},
 		{"files", "files", c.probeFiles},
 		{"tunnel-socket", "the tunnel's socket", c.probeTunnelSocket},

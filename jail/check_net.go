@@ -13,6 +13,8 @@ import (
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
+
+	"github.com/wgjail/wgjail/veth"
 )
 
 // fallbackLinks come with their modules into every namespace, unless the host's
@@ -28,7 +30,7 @@ func (c *checker) probeInterfaces(context.Context) outcome {
 		for _, l := range links {
 			a := l.Attrs()
 			idle := slices.Contains(fallbackLinks, a.Name) && a.Flags&net.FlagUp == 0
-			if a.Name != "lo" && a.Name != c.Name && !idle {
+			if a.Name != "lo" && a.Name != c.Name && !idle && !c.isPair(l) {
 				strange = append(strange, a.Name)
 			}
 		}
@@ -41,7 +43,40 @@ func (c *checker) probeInterfaces(context.Context) outcome {
 		return failed(fmt.Sprintf("ip -n %s link delete %s, and find out what put it there", c.Name, strange[0]),
 			"in the jail is another interface: %s", strings.Join(strange, ", "))
 	}
-	return passed("there are lo and %s, and no other", c.Name)
+	return passed("there are lo and %s, and no other%s", c.Name, c.butPair())
+}
+
+// isPair reports whether the link is the jail's end of the pair that forwards in
+// veth mode go through.
+func (c *checker) isPair(l netlink.Link) bool {
+	if c.pair == 0 {
+		h, err := hostHandle()
+		if err != nil {
+			return false
+		}
+		defer h.Close()
+		c.pair = -1
+		if outer, err := h.LinkByName(veth.HostLink(c.Name)); err == nil && outer.Type() == "veth" {
+			c.pair = outer.Attrs().ParentIndex // of its peer
+		}
+	}
+	return l.Type() == "veth" && l.Attrs().Name == veth.JailLink() && l.Attrs().Index == c.pair
+}
+
+// butPair says that there is a pair, if there is one.
+func (c *checker) butPair() string {
+	if c.pair > 0 {
+		return " but " + veth.JailLink() + ", for forwards in veth mode"
+	}
+	return ""
+}
+
+// pairIndex returns the number of the jail's end of the pair, or 0.
+func (c *checker) pairIndex(h *netlink.Handle) int {
+	if l, err := h.LinkByName(veth.JailLink()); err == nil && c.isPair(l) {
+		return l.Attrs().Index
+	}
+	return 0
 }
 
 // probeTunnel looks at what up gave to lo and to the tunnel.
@@ -61,6 +96,7 @@ func (c *checker) probeRoutes(context.Context) outcome {
 		if err != nil {
 			return err
 		}
+		pair := c.pairIndex(h)
 		all := &netlink.Route{Table: unix.RT_TABLE_UNSPEC}
 		for _, family := range []int{unix.AF_INET, unix.AF_INET6} {
 			routes, err := whole(func() ([]netlink.Route, error) { return h.RouteListFiltered(family, all, netlink.RT_FILTER_TABLE) })
@@ -68,7 +104,8 @@ func (c *checker) probeRoutes(context.Context) outcome {
 				return err
 			}
 			for _, r := range routes {
-				if leaves(&r, own) {
+				paired := r.LinkIndex == pair && (r.Table == veth.RouteTable() || r.Table == unix.RT_TABLE_LOCAL)
+				if leaves(&r, own) && !paired {
 					stray = r.String()
 				}
 			}
@@ -136,14 +173,29 @@ func (c *checker) addresses(keep func(netip.Addr) bool) ([]netip.Prefix, error) 
 	var list []netip.Prefix
 	err := withJail(c.ns, func(h *netlink.Handle) error {
 		addrs, err := whole(func() ([]netlink.Addr, error) { return h.AddrList(nil, netlink.FAMILY_ALL) })
+		pair := c.pairIndex(h)
 		for _, a := range addrs {
-			if p := prefixOf(a.IPNet); keep(p.Addr()) && !slices.Contains(c.Addresses, p) {
+			if p := prefixOf(a.IPNet); keep(p.Addr()) && !slices.Contains(c.Addresses, p) && (pair == 0 || a.LinkIndex != pair) {
 				list = append(list, p)
 			}
 		}
 		return err
 	})
 	return list, err
+}
+
+// probeRedirections looks at the rules of forwards in veth mode.
+func (c *checker) probeRedirections(context.Context) outcome {
+	report, err := c.inspectRules()
+	switch {
+	case err != nil:
+		return unknown(err)
+	case report == nil:
+		return skipped("no forward is in veth mode")
+	case len(report.Missing) > 0:
+		return failed(c.again()+"; the forward itself does, too, in a moment", "%s", report.Missing[0])
+	}
+	return passed("the rules of %d on host and jail are as they were made: only answers leave that way", len(report.Forwards))
 }
 
 // probeIPv6 wants IPv6 to be in the tunnel as IPv4 is, or not to be there.

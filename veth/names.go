@@ -64,3 +64,10 @@ func checkID(id string) error {
 
 // HostLink returns the name of the host's end of a jail's pair.
 func HostLink(jail string) string { return namesOf(jail).link }
+
+// JailLink returns the name of the jail's end of its pair.
+func JailLink() string { return innerLink }
+
+// RouteTable returns the number of the one routing table, besides the kernel's
+// own, in which routes in a jail lead to its end of the pair.
+func RouteTable() int { return routeTab }

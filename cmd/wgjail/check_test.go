@@ -123,7 +123,7 @@ func TestCheckFindsBreaches(t *testing.T) {
 			t.Errorf("a new jail: %v %v", r.failed(), r.Warnings)
 		}
 		l.servePages(t)
-		seen := map[string]bool{"namespace": true, "handshake": true} // by the tests below
+		seen := map[string]bool{"namespace": true, "handshake": true, "redirections": true} // by the tests below
 		for _, b := range l.breaches(host) {
 			t.Run(b.name, func(t *testing.T) {
 				if b.breach == nil {
@@ -324,7 +324,7 @@ func TestCheckTable(t *testing.T) {
 				t.Errorf("not in the table: %+v", p)
 			}
 		}
-		last := fmt.Sprintf("\n1 of %d probes failed; 1 not applicable\n", len(report.Probes)-1)
+		last := fmt.Sprintf("\n1 of %d probes failed; 2 not applicable\n", len(report.Probes)-2)
 		if r.status != 1 || r.err != "" || !strings.HasSuffix(r.out, last) {
 			t.Errorf("check ended with %+v; want at its end %q", r, last)
 		}
@@ -358,6 +358,35 @@ func TestCheckRefusals(t *testing.T) {
 		r := l.runCmd(t, exec.Command("nsenter", "--net=/run/netns/vpn", "wgjail", "check", "vpn"))
 		if r.status != 1 || !strings.Contains(r.err, "this is inside jail vpn") || !strings.Contains(r.err, "hint: check it from the host") {
 			t.Errorf("inside, check ended with %+v", r)
+		}
+	})
+}
+
+// A jail with forwards in veth mode has one more door, which is looked at too.
+func TestCheckForwardsInVethMode(t *testing.T) {
+	world.Run(t, func(t *testing.T, w *world.World) {
+		l := newLab(t, w)
+		l.up(t)
+		if f := l.check(t).find(t, "redirections"); f.Result != "not applicable" {
+			t.Errorf("without a forward: %+v", f)
+		}
+		l.do(t, "forward", "-d", "--mode", "veth", "8080")
+		r := l.check(t)
+		if f := r.find(t, "redirections"); !r.OK || f.Result != "passed" {
+			t.Errorf("with a forward failed %q: %+v", r.failed(), f)
+		}
+		pid := l.status(t).Forwards[0].PID // it would repair at once
+		if err := syscall.Kill(pid, syscall.SIGSTOP); err != nil {
+			t.Fatal(err)
+		}
+		l.Host.Run(t, "ip", "netns", "exec", "vpn", "nft", "flush table inet wgjail-veth")
+		l.Host.Run(t, "ip", "-n", "vpn", "route", "add", "198.18.0.0/15", "dev", "host0")
+		r = l.check(t)
+		if got := r.failed(); !slices.Equal(got, []string{"routes", "redirections"}) || !strings.Contains(r.find(t, "routes").Why, "198.18.0.0/15") {
+			t.Errorf("without its rules, and with a route, failed %q: %+v", got, r.find(t, "routes"))
+		}
+		if err := syscall.Kill(pid, syscall.SIGCONT); err != nil {
+			t.Fatal(err)
 		}
 	})
 }
