@@ -88,13 +88,7 @@ func pathMTU(endpoints []netip.AddrPort, inner []netip.Prefix) int {
 	if path == 0 {
 		return defaultMTU
 	}
-	least := minimumIPv4MTU
-	for _, a := range inner {
-		if a.Addr().Is6() {
-			least = minimumMTU
-		}
-	}
-	return max(least, path-wireguardOverhead)
+	return max(leastMTU(inner), path-wireguardOverhead)
 }
 
 // hostMTU returns the MTU of the host's route to a, or of the link that it

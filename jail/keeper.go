@@ -94,9 +94,12 @@ func settleKeeper(ctx context.Context, name string) error {
 // RunKeeper is the keeper's whole life. It owns the userspace tunnel, if the
 // jail has one, and watches over the tunnel until ctx is done.
 //
+// Tests make it wait haste times less than usual; 0 is as usual.
+//
 // It is started by startKeeper and by nobody else.
-func RunKeeper(ctx context.Context, name string, log *slog.Logger) error {
+func RunKeeper(ctx context.Context, name string, log *slog.Logger, haste int) error {
 	k, err := openKeeper(name, log)
+	k.tempo = usualTempo.hastened(haste)
 	if !ReportReady(err) {
 		k.close()
 		return err
@@ -105,8 +108,9 @@ func RunKeeper(ctx context.Context, name string, log *slog.Logger) error {
 	if _, err := k.held.WriteString(committed + "\n"); err != nil {
 		return err
 	}
+	w := k.newWatcher(readClocks())
 	log.Info("keeper started", "jail", name, "backend", string(k.state.Backend), "pid", os.Getpid())
-	k.watch(ctx)
+	w.watch(ctx)
 	log.Info("keeper ended", "jail", name)
 	return nil
 }
@@ -118,6 +122,8 @@ type keeper struct {
 	tunnel *tunnel  // nil with kernel WireGuard
 	held   *os.File // its lock says that the keeper lives
 	log    *slog.Logger
+	tempo  tempo
+	health health
 }
 
 func openKeeper(name string, log *slog.Logger) (*keeper, error) {

@@ -83,8 +83,8 @@ func bringUp(ns *netnsx.Namespace, s *state) error {
 		if err != nil {
 			return fmt.Errorf("interface %s: %w", s.Name, err)
 		}
-		if err := h.LinkSetMTU(link, s.MTU); err != nil { // first: IPv6 comes and goes with it
-			return fmt.Errorf("set MTU %d: %w", s.MTU, err)
+		if err := h.LinkSetMTU(link, s.mtu()); err != nil { // first: IPv6 comes and goes with it
+			return fmt.Errorf("set MTU %d: %w", s.mtu(), err)
 		}
 		if err := ns.Do(func() error { return prepareFamily(s) }); err != nil {
 			return err
@@ -177,8 +177,8 @@ func checkLink(ns *netnsx.Namespace, s *state) error {
 		if link.Attrs().Flags&net.FlagUp == 0 {
 			return fmt.Errorf("interface %s is down", s.Name)
 		}
-		if mtu := link.Attrs().MTU; mtu != s.MTU {
-			return fmt.Errorf("interface %s has MTU %d, not %d", s.Name, mtu, s.MTU)
+		if mtu := link.Attrs().MTU; mtu != s.mtu() {
+			return fmt.Errorf("interface %s has MTU %d, not %d", s.Name, mtu, s.mtu())
 		}
 		if err := checkAddresses(h, link, usable(s.Addresses)); err != nil {
 			return err

@@ -74,19 +74,17 @@ func echoSocket(link string, target netip.Addr) (*os.File, error) {
 }
 
 // ask pings with packets of these sizes, in ascending order and in bytes with
-// the IP header, and returns the largest that was answered, or 0. What is smaller
-// than one that passed is not waited for.
-func (e *echoer) ask(ctx context.Context, sizes []int) int {
+// the IP header, so many times while there is no answer, and returns the largest
+// that was answered, or 0. What is smaller than one that passed is not waited for.
+func (e *echoer) ask(ctx context.Context, tries int, sizes []int) int {
 	best := 0
 	stop := context.AfterFunc(ctx, func() { e.socket.SetReadDeadline(time.Unix(1, 0)) })
 	defer stop()
-	for range echoTries {
+	for range tries {
 		e.socket.SetReadDeadline(time.Now().Add(echoWait))
 		for _, size := range sizes {
 			if size > best {
-				// One that cannot be sent, for its size or for want of a
-				// route, is one that does not come back.
-				e.socket.Write(e.request(size))
+				e.send(size)
 			}
 		}
 		for ctx.Err() == nil && best < sizes[len(sizes)-1] {
@@ -103,6 +101,10 @@ func (e *echoer) ask(ctx context.Context, sizes []int) int {
 	e.passed = max(e.passed, best)
 	return best
 }
+
+// send sends a packet of size bytes. One that cannot be sent, for its size or for
+// want of a route, is one that does not come back.
+func (e *echoer) send(size int) { e.socket.Write(e.request(size)) }
 
 const (
 	icmpHeader  = 8

@@ -51,7 +51,8 @@ func ProbeMTU(ctx context.Context, name string) (*MTUReport, error) {
 
 // How ProbeMTU asks.
 const (
-	echoTries = 3           // before a size counts as lost
+	echoTries = 3           // before the ends count as lost
+	echoAgain = 2           // before a size between them does
 	echoWait  = time.Second // for the answers to one try
 	echoBurst = 8           // sizes asked about at once
 	echoSmall = 96          // bytes: passes wherever anything does
@@ -80,7 +81,10 @@ func (s *state) probeMTU(ctx context.Context, ns *netnsx.Namespace) (*MTUReport,
 	}
 	r.Target, r.Passes = best.target, best.passed
 	if r.Passes >= r.Least {
-		r.Passes = widest(r.Passes, r.MTU, func(sizes []int) int { return best.ask(ctx, sizes) })
+		r.Passes = widest(r.Passes, r.MTU, func(sizes []int) int { return best.ask(ctx, echoAgain, sizes) })
+	}
+	if r.Narrow() { // or it was the tunnel that came or went meanwhile
+		r.Passes = best.ask(ctx, echoAgain, []int{r.Passes, r.MTU})
 	}
 	return r, context.Cause(ctx)
 }
@@ -93,7 +97,7 @@ func askAll(ctx context.Context, all []*echoer, sizes []int) (best *echoer) {
 	var asked sync.WaitGroup
 	for _, e := range all {
 		asked.Go(func() {
-			if e.ask(enough, sizes) == sizes[len(sizes)-1] {
+			if e.ask(enough, echoTries, sizes) == sizes[len(sizes)-1] {
 				cancel() // the others cannot do better
 			}
 		})

@@ -38,6 +38,7 @@ type Status struct {
 	DNS       []netip.Addr    `json:"dns"`
 	Search    []string        `json:"search,omitempty"`
 	Peers     []PeerStatus    `json:"peers"`
+	Repairs   []Repair        `json:"repairs,omitempty"` // what the keeper noticed or did lately, the latest last
 	Forwards  []ForwardStatus `json:"forwards"`
 	Processes []Process       `json:"processes"`
 }
@@ -109,7 +110,8 @@ func broken(name, why string) *Status {
 func (s *state) status() *Status {
 	st := broken(s.Name, "")
 	st.State, st.Missing = StateUp, nil
-	st.Backend, st.MTU, st.Search = s.Backend, s.MTU, s.Search
+	h := readHealth(s.Name)
+	st.Backend, st.MTU, st.Search, st.Repairs = s.Backend, s.mtu(), s.Search, h.Repairs
 	st.Addresses = append(st.Addresses, s.Addresses...)
 	st.DNS = append(st.DNS, s.DNS...)
 	lacks, err := s.missingParts()
@@ -132,7 +134,7 @@ func (s *state) status() *Status {
 	switch {
 	case len(lacks) > 0:
 		st.State, st.Missing = StateBroken, lacks
-	case readHealth(s.Name).Stale:
+	case h.Stale:
 		st.State = StateStale
 	}
 	return st

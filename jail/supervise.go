@@ -16,7 +16,7 @@ type Watcher struct {
 	Trouble  func(error) // it could not be repaired yet; it will be tried again
 }
 
-// A keeper beats every watchEvery, if it does not wait for a name server. One
+// A keeper beats with every look (usualTempo), if it does not wait for a name server. One
 // that has not for so many turns of ours is stuck. Turns are counted, not time,
 // so that a machine that slept kills nobody.
 const silentTurns = 9
@@ -29,7 +29,7 @@ func Supervise(ctx context.Context, j *Jail, cfg *Config, opts UpOptions, w Watc
 		opts.Log = slog.New(slog.DiscardHandler)
 	}
 	opts.RepairOnly, opts.Started = true, time.Time{}
-	s := &supervisor{name: j.Name, cfg: cfg, opts: opts, w: w, turn: watchEvery}
+	s := &supervisor{name: j.Name, cfg: cfg, opts: opts, w: w, turn: usualTempo.look}
 	s.reap(j)
 	for {
 		s.watchKeeper(ctx)

@@ -133,6 +133,9 @@ func printJail(w io.Writer, s *jail.Status) {
 		fmt.Fprintf(t, "  peer\t%s at %s\n", peer.PublicKey, orNone(peer.Endpoint))
 		fmt.Fprintf(t, "  \thandshake %s, %s received, %s sent\n", ago(peer.LatestHandshake), size(peer.RxBytes), size(peer.TxBytes))
 	}
+	for _, r := range s.Repairs {
+		fmt.Fprintf(t, "  keeper\t%s: %s\n", ago(&r.At), r.What)
+	}
 	for _, f := range s.Forwards {
 		printForward(t, &f)
 	}
