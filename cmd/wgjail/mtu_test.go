@@ -54,7 +54,8 @@ func TestProbeMTU(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			if r.MTU != 1420 || r.Passes != tt.passes || r.Target != provider.ServerV4 && r.Target != provider.ServerV6 || r.Narrow() != (tt.passes < 1420) {
+			// The keeper may come to lower the MTU meanwhile.
+			if r.MTU < tt.passes || r.Passes != tt.passes || r.Target != provider.ServerV4 && r.Target != provider.ServerV6 || r.Narrow() != (tt.passes < r.MTU) {
 				t.Errorf("on a path of %d bytes it found %+v, want %d", tt.path, *r, tt.passes)
 			}
 		}
