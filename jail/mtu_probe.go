@@ -35,7 +35,8 @@ func (r *MTUReport) Narrow() bool { return r.Passes > 0 && r.Passes < r.MTU }
 //
 // It takes a round trip where the interface's MTU passes, else some seconds. The
 // answer is exact to 16 bytes, to which WireGuard pads what it sends. The error
-// is ErrNotUp if there is no such jail.
+// is ErrNotUp if there is no such jail, and that of ctx if it ended first: the
+// report then has what was found out until then.
 func ProbeMTU(ctx context.Context, name string) (*MTUReport, error) {
 	ns, err := Open(name)
 	if err != nil {
@@ -84,7 +85,9 @@ func (s *state) probeMTU(ctx context.Context, ns *netnsx.Namespace) (*MTUReport,
 		r.Passes = widest(r.Passes, r.MTU, func(sizes []int) int { return best.ask(ctx, echoAgain, sizes) })
 	}
 	if r.Narrow() { // or it was the tunnel that came or went meanwhile
-		r.Passes = best.ask(ctx, echoAgain, []int{r.Passes, r.MTU})
+		if again := best.ask(ctx, echoAgain, []int{r.Passes, r.MTU}); ctx.Err() == nil {
+			r.Passes = again
+		}
 	}
 	return r, context.Cause(ctx)
 }
