@@ -1,8 +1,10 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"fmt"
+	"net"
 	"net/netip"
 	"os"
 	"os/signal"
@@ -31,9 +33,24 @@ import (
 // which there is a namespace of that name on, and prints how often it has tried:
 //
 //	probe -spin NAMESPACE UID CANARY TARGET...
+//
+// With -lookup it looks up a name as Go does, and with -dial it dials a Unix
+// socket: 0 is success.
 func probe(args []string) int {
-	if args[0] == "-spin" {
+	switch args[0] {
+	case "-spin":
 		return spin(args[1], args[2], args[3], args[4:])
+	case "-lookup":
+		addrs, err := net.DefaultResolver.LookupNetIP(context.Background(), "ip4", args[1])
+		fmt.Println(addrs, err)
+		return len(addrs) ^ 1
+	case "-dial":
+		_, err := net.Dial("unix", args[1])
+		fmt.Println(err)
+		if err != nil {
+			return 1
+		}
+		return 0
 	}
 	lines := make([]string, len(args)-1)
 	var wg sync.WaitGroup
