@@ -18,8 +18,8 @@ import (
 type ForwardOptions struct {
 	Into   Place
 	Specs  []ForwardSpec
-	To     netip.Addr     // inside; zero: the jail's loopback, then its addresses
-	Allow  []netip.Prefix // nil: the LAN; see LAN
+	To     netip.Addr     // inside; zero: the jail's loopback, then its addresses. On the host, if Specs are reverse; zero: its loopback
+	Allow  []netip.Prefix // nil: the LAN (see LAN), or the jail itself, if Specs are reverse
 	Anyone bool           // serve every client, whatever Allow says
 	Mode   Mode           // "" is ModeRelay
 	Limits relay.Limits
@@ -52,6 +52,9 @@ type Forwarder struct {
 // registers them. Nothing is served before Serve, but clients may connect. If one
 // port cannot be bound none is.
 func OpenForward(ctx context.Context, opts ForwardOptions) (*Forwarder, error) {
+	if opts.reverse() {
+		return open(ctx, opts, (*Forwarder).bindReverse)
+	}
 	return open(ctx, opts, (*Forwarder).bind)
 }
 

@@ -17,6 +17,10 @@ type ForwardSpec struct {
 	First, Last uint16     // never 0, First <= Last
 	Target      uint16     // never 0
 	Network     string     // "tcp" or "udp"
+
+	// Reverse exchanges jail and host: the jail listens, on its loopback if Addr
+	// is zero, and the host has the target. ParseForward does not set it.
+	Reverse bool
 }
 
 const forwardForm = "write [ADDR:]PORT[-PORT][:TARGET[-TARGET]][/tcp|/udp], as in 8080, 8080:80 or 127.0.0.1:8080:80"

@@ -23,10 +23,16 @@ type Source string
 const (
 	SourceJail   Source = "jail"   // one of the jail's own; with ModeVeth that of the link to the host
 	SourceClient Source = "client" // the client's
+	SourceHost   Source = "host"   // one of the host's: of reverse forwards only
 )
 
 // Check reports what options ask for that does not go together.
 func (o *ForwardOptions) Check() error {
+	if o.reverse() {
+		if err := o.checkReverse(); err != nil {
+			return err
+		}
+	}
 	if o.Mode == ModeVeth {
 		return o.checkVeth()
 	}
@@ -64,6 +70,9 @@ func (o *ForwardOptions) settle() error {
 	usual := SourceClient
 	if o.Mode != ModeVeth {
 		o.Mode, usual = ModeRelay, SourceJail
+	}
+	if o.reverse() {
+		usual = SourceHost
 	}
 	if o.Source == "" {
 		o.Source = usual

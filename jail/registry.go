@@ -49,6 +49,8 @@ type record struct {
 	Allow  []netip.Prefix `json:"allow"`
 	Source Source         `json:"source"`
 	Proxy  string         `json:"proxy_protocol,omitempty"`
+
+	Reverse bool `json:"reverse,omitempty"` // listens in the jail, and the target is on the host
 }
 
 // A savedRecord is a record as it is in its file.
@@ -195,7 +197,13 @@ func (p Place) forgetEmpty() {
 }
 
 // forwardID names a forward by where it listens, which only one can.
-func forwardID(s ForwardSpec) string { return entryID(s.Network, listenText(s)) }
+func forwardID(s ForwardSpec) string {
+	id := entryID(s.Network, listenText(s))
+	if s.Reverse {
+		id = "reverse-" + id
+	}
+	return id
+}
 
 func entryID(proto, listen string) string {
 	id := fmt.Sprintf("%s-%s", proto, strings.ReplaceAll(listen, "*:", ""))
@@ -209,6 +217,9 @@ func hostPorts(s ForwardSpec) ForwardSpec {
 }
 
 func listenText(s ForwardSpec) string {
+	if s.Reverse && !s.Addr.IsValid() {
+		s.Addr = loopbacks[0]
+	}
 	if !s.Addr.IsValid() {
 		return "*:" + portRange(s.First, s.Last)
 	}

@@ -47,7 +47,7 @@ func StopForwards(ctx context.Context, p Place, specs []ForwardSpec) ([]string, 
 		if len(specs) == 0 {
 			return nil // it has just ended by itself
 		}
-		return hint.Wrap(fmt.Errorf("%s is not forwarded into %s", specs[i], p), "see what is: wgjail status")
+		return hint.Wrap(fmt.Errorf("%s is not forwarded %s %s", specs[i], direction(specs[i]), p), "see what is: wgjail status")
 	})
 }
 
@@ -70,6 +70,13 @@ func stopEntries(ctx context.Context, dir string, ids []string, absent func(int)
 		stopped = append(stopped, id)
 	}
 	return stopped, errors.Join(errs...)
+}
+
+func direction(s ForwardSpec) string {
+	if s.Reverse {
+		return "out of"
+	}
+	return "into"
 }
 
 // stopForward takes the record away and waits until its process has noticed. A

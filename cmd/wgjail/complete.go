@@ -85,6 +85,9 @@ func (f *forwardFlags) completeForwards(*cobra.Command, []string, string) ([]str
 	}
 	var specs []string
 	for _, fw := range f.running() {
+		if fw.Reverse != f.reverse {
+			continue
+		}
 		spec := strings.TrimPrefix(fw.Listen, "*:")
 		if fw.Proto != "tcp" {
 			spec += "/" + fw.Proto

@@ -25,6 +25,8 @@ const forwardLong = `Open ports of this host into a jail, until Ctrl-C. SPEC is 
   53:53/udp              UDP; without it, TCP
 
 Clients out of the local network are served, others are refused: see --allow.
+With --reverse one port of the jail leads to the host instead.
+
 In the jail a service is looked for at 127.0.0.1, at ::1 and at the jail's own
 addresses. It sees the client with an address of the jail, never as local: see
 --source and --proxy-protocol.`
@@ -37,7 +39,7 @@ func (p *program) forwardCommand() *cobra.Command {
 		Long:              forwardLong,
 		ValidArgsFunction: f.completeForwards,
 		RunE: func(cmd *cobra.Command, args []string) error {
-			if len(args) == 0 && !f.stop {
+			if len(args) == 0 && (!f.stop || f.reverse) {
 				return usageHint(cmd, misused("which port?"))
 			}
 			return p.forward(cmd, args, &f)
@@ -180,6 +182,16 @@ func specTexts(specs []jail.ForwardSpec) []string {
 }
 
 func (p *program) sayForwards(place jail.Place, specs []string, f *forwardFlags) {
+	if f.reverse {
+		to := "the host"
+		if f.to != "" {
+			to = f.to
+		}
+		for _, s := range specs {
+			fmt.Fprintf(p.out, "forwarding %s out of %s, to %s\n", s, place, to)
+		}
+		return
+	}
 	who := "the local networks"
 	if len(f.allow) > 0 {
 		who = strings.Join(f.allow, ", ")

@@ -25,6 +25,7 @@ type forwardFlags struct {
 	detach      bool
 	background  bool
 	stop        bool
+	reverse     bool
 	limits      relay.Limits
 }
 
@@ -33,6 +34,7 @@ func (f *forwardFlags) register(fs *pflag.FlagSet) {
 	fs.StringVar(&f.netns, "netns", "", "forward into this network namespace instead of a jail: `NAME|PATH`")
 	fs.StringVar(&f.to, "to", "", "`ADDRESS` of the service inside (default: the jail's loopback, then its addresses)")
 	fs.BoolVarP(&f.detach, "detach", "d", false, "go on in the background once the ports are open")
+	fs.BoolVar(&f.reverse, "reverse", false, "the other way round: listen in the jail, on its loopback unless SPEC has an ADDR, and connect to the host, to its loopback or --to")
 	fs.BoolVar(&f.stop, "stop", false, "end the forwards of these SPECs, or all of them")
 	fs.BoolVar(&f.background, "background", false, "")
 	fs.MarkHidden("background")
@@ -66,6 +68,9 @@ func (f *forwardFlags) args(place jail.Place) []string {
 	}
 	if f.to != "" {
 		args = append(args, "--to", f.to)
+	}
+	if f.reverse {
+		args = append(args, "--reverse")
 	}
 	if f.source != "" {
 		args = append(args, "--source", f.source)
@@ -115,6 +120,12 @@ func (f *forwardFlags) options(args []string) (opts jail.ForwardOptions, err err
 	}
 	if opts.Specs, err = parseSpecs(args); err != nil {
 		return opts, err
+	}
+	for i := range opts.Specs {
+		opts.Specs[i].Reverse = f.reverse
+	}
+	if f.stop {
+		return opts, nil
 	}
 	if err := opts.Check(); err != nil {
 		return opts, misuse{err}

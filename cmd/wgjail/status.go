@@ -154,8 +154,12 @@ func printForward(w io.Writer, f *jail.ForwardStatus) {
 	if f.PacketsIn+f.PacketsOut > 0 {
 		packets = fmt.Sprintf(" (%d and %d packets by rules)", f.PacketsIn, f.PacketsOut)
 	}
-	fmt.Fprintf(w, "  forward\t%s/%s to %s (%s), %d open of %d, %d refused, %s in, %s out%s\n",
-		f.Listen, f.Proto, f.Target, how(f), f.Active, f.Total, f.Refused, size(int64(f.BytesIn)), size(int64(f.BytesOut)), packets)
+	what := "forward"
+	if f.Reverse {
+		what = "reverse"
+	}
+	fmt.Fprintf(w, "  %s\t%s/%s to %s (%s), %d open of %d, %d refused, %s in, %s out%s\n",
+		what, f.Listen, f.Proto, f.Target, how(f), f.Active, f.Total, f.Refused, size(int64(f.BytesIn)), size(int64(f.BytesOut)), packets)
 	if f.Warning != "" {
 		fmt.Fprintf(w, "  \t%s\n", f.Warning)
 	}

@@ -48,6 +48,7 @@ type forwardStatus struct {
 	BytesIn                uint64 `json:"bytes_in"`
 	BytesOut               uint64 `json:"bytes_out"`
 	ProxyProtocol          string `json:"proxy_protocol"`
+	Reverse                bool
 }
 
 // status returns the status of the jail vpn.
