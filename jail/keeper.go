@@ -27,7 +27,7 @@ const committed = "committed"
 // startKeeper starts the jail's keeper and waits until its tunnel can be
 // configured. The error is ErrBusy if there is a keeper already. The caller
 // holds the jail's lock.
-func startKeeper(name string) (*Background, error) {
+func startKeeper(name string, args []string) (*Background, error) {
 	alive, err := held(keeperFile(name))
 	if err != nil {
 		return nil, err
@@ -45,7 +45,7 @@ func startKeeper(name string) (*Background, error) {
 		return nil, err
 	}
 	defer log.Close()
-	return StartBackground([]string{KeeperCommand, name}, held, log)
+	return StartBackground(append([]string{KeeperCommand, name}, args...), held, log)
 }
 
 // heldFile makes an empty file at path that is locked. It is locked before it

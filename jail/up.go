@@ -30,6 +30,9 @@ type UpOptions struct {
 	// RepairOnly makes no jail that is not there: the error is ErrNotUp then.
 	RepairOnly bool
 
+	// KeeperArgs are options for the command KeeperCommand.
+	KeeperArgs []string
+
 	// Waiting, if not nil, is called when an endpoint's name takes long to look
 	// up, with the name.
 	Waiting func(host string)
@@ -286,7 +289,7 @@ func (m *maker) makeTunnel(ctx context.Context) error {
 		}
 	}
 	m.step("start the keeper")
-	keeper, err := startKeeper(m.cfg.Name)
+	keeper, err := startKeeper(m.cfg.Name, m.opts.KeeperArgs)
 	if errors.Is(err, ErrBusy) {
 		return nil // it lives, and with it the userspace tunnel
 	}

@@ -83,8 +83,13 @@ func (f *forwardFlags) completeForwards(*cobra.Command, []string, string) ([]str
 	if !f.stop {
 		return nil, cobra.ShellCompDirectiveNoFileComp // a port, of the user's choice
 	}
+	place, err := f.place()
+	if err != nil {
+		return nil, cobra.ShellCompDirectiveNoFileComp
+	}
+	list, _ := forwardsInto(place)
 	var specs []string
-	for _, fw := range f.running() {
+	for _, fw := range list {
 		if fw.Reverse != f.reverse {
 			continue
 		}
@@ -97,21 +102,17 @@ func (f *forwardFlags) completeForwards(*cobra.Command, []string, string) ([]str
 	return specs, cobra.ShellCompDirectiveNoFileComp
 }
 
-// running returns the forwards into the place that the options name.
-func (f *forwardFlags) running() []jail.ForwardStatus {
-	place, err := f.place()
-	if err != nil {
-		return nil
-	}
+// forwardsInto returns the running forwards into a place.
+func forwardsInto(place jail.Place) ([]jail.ForwardStatus, error) {
 	if place.Jail == "" {
-		all, _ := jail.ForwardsElsewhere()
-		return slices.DeleteFunc(all, func(fw jail.ForwardStatus) bool { return fw.Netns != place.Path })
+		all, err := jail.ForwardsElsewhere()
+		return slices.DeleteFunc(all, func(fw jail.ForwardStatus) bool { return fw.Netns != place.Path }), err
 	}
 	s, err := jail.ReadStatus(place.Jail)
 	if err != nil {
-		return nil
+		return nil, err
 	}
-	return s.Forwards
+	return s.Forwards, nil
 }
 
 // completeFlags lets the options of root's commands complete their values.
@@ -123,14 +124,16 @@ func (p *program) completeFlags(root *cobra.Command) {
 		"jail": func(*cobra.Command, []string, string) ([]string, cobra.ShellCompDirective) {
 			return completeJails(1)(nil, nil, "")
 		},
-		"mode":  oneOf("relay"),
-		"netns": completeNamespaces,
+		"log-format": oneOf(string(logText), string(logJSON)),
+		"mode":       oneOf(string(jail.ModeRelay), string(jail.ModeVeth)),
+		"netns":      completeNamespaces,
 
 		"proxy-protocol": oneOf("v1", "v2"),
 		"source":         oneOf(string(jail.SourceJail), string(jail.SourceClient)),
 
 		"user": completeUsers,
 	}
+	root.RegisterFlagCompletionFunc("log-format", values["log-format"]) // fails below root, which has it
 	for _, cmd := range root.Commands() {
 		cmd.Flags().VisitAll(func(f *pflag.Flag) {
 			if complete, ok := values[f.Name]; ok {

@@ -83,7 +83,7 @@ func (p *program) stopForwards(place jail.Place, specs []jail.ForwardSpec) error
 // startForwards starts a background process for specs and returns when its
 // ports are open.
 func (p *program) startForwards(place jail.Place, specs []string, f *forwardFlags) error {
-	if err := startServing(place, append(f.args(place), specs...)); err != nil {
+	if err := p.startServing(place, append(f.args(place), specs...)); err != nil {
 		return err
 	}
 	p.sayForwards(place, specs, f)
@@ -92,7 +92,7 @@ func (p *program) startForwards(place jail.Place, specs []string, f *forwardFlag
 
 // startServing starts wgjail with args in the background and returns when it
 // serves.
-func startServing(place jail.Place, args []string) error {
+func (p *program) startServing(place jail.Place, args []string) error {
 	log, err := jail.ForwardLog(place)
 	if err != nil {
 		return err
@@ -100,7 +100,7 @@ func startServing(place jail.Place, args []string) error {
 	if log != nil {
 		defer log.Close()
 	}
-	b, err := jail.StartBackground(args, nil, log)
+	b, err := jail.StartBackground(append(p.logArgs(), args...), nil, log)
 	if err != nil {
 		return err
 	}
@@ -111,6 +111,9 @@ func startServing(place jail.Place, args []string) error {
 func (p *program) serveForwards(opts jail.ForwardOptions, f *forwardFlags) error {
 	opts.Log = p.forwardLog(f)
 	return p.serveUntilSignal(f, "forward", func(ctx context.Context) (*jail.Forwarder, error) {
+		if err := serveMetrics(ctx, f.metrics, func() (observed, error) { return observeForwards(opts.Into) }); err != nil {
+			return nil, err
+		}
 		return jail.OpenForward(ctx, opts)
 	}, func() { p.sayForwards(opts.Into, specTexts(opts.Specs), f) })
 }

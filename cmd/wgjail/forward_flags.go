@@ -27,6 +27,7 @@ type forwardFlags struct {
 	stop        bool
 	reverse     bool
 	limits      relay.Limits
+	metrics     string
 }
 
 func (f *forwardFlags) register(fs *pflag.FlagSet) {
@@ -38,6 +39,7 @@ func (f *forwardFlags) register(fs *pflag.FlagSet) {
 	fs.BoolVar(&f.stop, "stop", false, "end the forwards of these SPECs, or all of them")
 	fs.BoolVar(&f.background, "background", false, "")
 	fs.MarkHidden("background")
+	fs.StringVar(&f.metrics, "metrics", "", metricsUsage)
 	f.registerAccess(fs)
 }
 
@@ -75,6 +77,9 @@ func (f *forwardFlags) args(place jail.Place) []string {
 	if f.source != "" {
 		args = append(args, "--source", f.source)
 	}
+	if f.metrics != "" {
+		args = append(args, "--metrics", f.metrics)
+	}
 	if f.proxy != "" {
 		args = append(args, "--proxy-protocol", f.proxy)
 	}
@@ -111,6 +116,9 @@ func (f *forwardFlags) options(args []string) (opts jail.ForwardOptions, err err
 	}
 	if f.jail != "" && f.netns != "" {
 		return opts, misused("--jail and --netns exclude each other")
+	}
+	if err := checkMetrics(f.metrics); err != nil {
+		return opts, err
 	}
 	if err := f.clients(&opts); err != nil {
 		return opts, err

@@ -21,11 +21,12 @@ func main() {
 
 // A program is one call of wgjail.
 type program struct {
-	in       *os.File
-	out, err io.Writer
-	args     []string
-	started  time.Time
-	debug    bool
+	in        *os.File
+	out, err  io.Writer
+	args      []string
+	started   time.Time
+	debug     bool
+	logFormat logFormat
 	// wrapLog lets tests see what is logged; nil does nothing.
 	wrapLog func(slog.Handler) slog.Handler
 }
@@ -39,16 +40,4 @@ func (p *program) run(args []string) int {
 	root.SetOut(p.out)
 	root.SetErr(p.err)
 	return p.report(root.Execute())
-}
-
-// log returns the logger for what is neither a result nor an error.
-func (p *program) log(w io.Writer, least slog.Level) *slog.Logger {
-	if p.debug {
-		least = slog.LevelDebug
-	}
-	var h slog.Handler = slog.NewTextHandler(w, &slog.HandlerOptions{Level: least})
-	if p.wrapLog != nil {
-		h = p.wrapLog(h)
-	}
-	return slog.New(h)
 }

@@ -142,7 +142,7 @@ func (p *program) startProxies(opts jail.ProxyOptions, f *proxyFlags) error {
 	if opts.Users != "" {
 		args = append(args, "--users", opts.Users)
 	}
-	if err := startServing(opts.Into, args); err != nil {
+	if err := p.startServing(opts.Into, args); err != nil {
 		return err
 	}
 	p.sayProxies(opts, f)

@@ -29,6 +29,8 @@ func (p *program) rootCommand() *cobra.Command {
 		},
 	}
 	root.PersistentFlags().BoolVar(&p.debug, "debug", false, "print each step")
+	p.logFormat = logText
+	root.PersistentFlags().Var(&p.logFormat, "log-format", "how to log: text or json")
 	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error { return usageHint(cmd, misuse{err}) })
 	root.SuggestionsMinimumDistance = 2
 	root.SetHelpCommand(p.helpCommand(root))

@@ -9,7 +9,6 @@ import (
 	"os/signal"
 	"strings"
 	"syscall"
-	"text/tabwriter"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -38,26 +37,38 @@ func (p *program) statusCommand() *cobra.Command {
 			if watch {
 				return p.watchStatus(args, asJSON)
 			}
-			return p.printStatus(p.out, args, asJSON)
+			return p.showStatus(p.out, args, asJSON, view{colours: p.colours()})
 		},
 	}
 	cmd.Flags().BoolVar(&asJSON, "json", false, "print JSON")
-	cmd.Flags().BoolVar(&watch, "watch", false, "print it again every second, until Ctrl-C")
+	cmd.Flags().BoolVar(&watch, "watch", false, "show it anew every second, with rates, until Ctrl-C")
 	return cmd
 }
 
+// watchStatus shows the status every second. On a terminal each page takes the
+// place of the one before, without flicker: nothing is cleared before it is
+// written over (ECMA-48).
 func (p *program) watchStatus(args []string, asJSON bool) error {
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
 	defer stop()
+	screen := isTerminal(p.out) && !asJSON
+	if screen {
+		fmt.Fprint(p.out, "\x1b[H\x1b[2J")
+	}
+	v := view{colours: p.colours(), rates: &rates{}}
 	for {
 		var page strings.Builder
-		if err := p.printStatus(&page, args, asJSON); err != nil {
+		if err := p.showStatus(&page, args, asJSON, v); err != nil {
 			return err
 		}
-		if !asJSON {
-			fmt.Fprint(p.out, "\x1b[H\x1b[2J") // the top of an empty screen
+		text := page.String()
+		switch {
+		case screen:
+			text = "\x1b[H" + strings.ReplaceAll(text, "\n", "\x1b[K\n") + "\x1b[J"
+		case !asJSON:
+			text += "\n"
 		}
-		fmt.Fprint(p.out, page.String())
+		fmt.Fprint(p.out, text)
 		select {
 		case <-ctx.Done():
 			return nil
@@ -66,148 +77,47 @@ func (p *program) watchStatus(args []string, asJSON bool) error {
 	}
 }
 
-func (p *program) printStatus(w io.Writer, names []string, asJSON bool) error {
-	one := len(names) > 0
-	if !one {
-		var err error
-		if names, err = jail.List(); err != nil {
-			return err
-		}
-	}
-	list := []*jail.Status{}
-	for _, name := range names {
-		s, err := jail.ReadStatus(name)
-		if !one && errors.Is(err, jail.ErrNotUp) {
-			continue // it has just been removed
-		}
-		if err != nil {
-			return err
-		}
-		list = append(list, s)
+// showStatus shows the jail that is named, or all, and then forwards that lead
+// elsewhere too.
+func (p *program) showStatus(w io.Writer, names []string, asJSON bool, v view) error {
+	list, err := readStatus(names)
+	if err != nil {
+		return err
 	}
 	if asJSON {
 		enc := json.NewEncoder(w)
 		enc.SetIndent("", "  ")
 		return enc.Encode(list)
 	}
-	if len(list) == 0 {
-		fmt.Fprintln(w, "there is no jail")
-	}
-	for i, s := range list {
-		if i > 0 {
-			fmt.Fprintln(w)
+	var elsewhere []jail.ForwardStatus
+	if len(names) == 0 {
+		if elsewhere, err = jail.ForwardsElsewhere(); err != nil {
+			return err
 		}
-		printJail(w, s)
 	}
-	if one {
-		return nil
-	}
-	return printElsewhere(w)
+	v.print(w, list, elsewhere)
+	return nil
 }
 
-// printElsewhere prints the forwards into namespaces that are not jails.
-func printElsewhere(w io.Writer) error {
-	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
-	defer t.Flush()
-	list, err := jail.ForwardsElsewhere()
-	for i, f := range list {
-		if i == 0 || f.Netns != list[i-1].Netns {
-			fmt.Fprintf(t, "\nnamespace %s\n", f.Netns)
+// readStatus returns the status of the jails that are named, or of all.
+func readStatus(names []string) ([]*jail.Status, error) {
+	all := len(names) == 0
+	if all {
+		var err error
+		if names, err = jail.List(); err != nil {
+			return nil, err
 		}
-		printForward(t, &f)
 	}
-	return err
-}
-
-func printJail(w io.Writer, s *jail.Status) {
-	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
-	defer t.Flush()
-	fmt.Fprintf(t, "jail %s\t%s\n", s.Name, s.State)
-	for _, m := range s.Missing {
-		fmt.Fprintf(t, "  missing\t%s\n", m)
+	list := []*jail.Status{}
+	for _, name := range names {
+		s, err := jail.ReadStatus(name)
+		if all && errors.Is(err, jail.ErrNotUp) {
+			continue // it has just been removed
+		}
+		if err != nil {
+			return nil, err
+		}
+		list = append(list, s)
 	}
-	fmt.Fprintf(t, "  tunnel\t%s WireGuard, MTU %d\n", s.Backend, s.MTU)
-	fmt.Fprintf(t, "  addresses\t%s\n", join(s.Addresses))
-	fmt.Fprintf(t, "  name servers\t%s\n", join(s.DNS))
-	for _, peer := range s.Peers {
-		fmt.Fprintf(t, "  peer\t%s at %s\n", peer.PublicKey, orNone(peer.Endpoint))
-		fmt.Fprintf(t, "  \thandshake %s, %s received, %s sent\n", ago(peer.LatestHandshake), size(peer.RxBytes), size(peer.TxBytes))
-	}
-	for _, r := range s.Repairs {
-		fmt.Fprintf(t, "  keeper\t%s: %s\n", ago(&r.At), r.What)
-	}
-	for _, f := range s.Forwards {
-		printForward(t, &f)
-	}
-	for _, proc := range s.Processes {
-		fmt.Fprintf(t, "  program\t%d %s\n", proc.PID, proc.Command)
-	}
-}
-
-func printForward(w io.Writer, f *jail.ForwardStatus) {
-	if f.Mode == jail.ProxyMode {
-		fmt.Fprintf(w, "  proxy\t%s at %s, %d open of %d, %d refused, %s in, %s out\n",
-			f.Proto, f.Listen, f.Active, f.Total, f.Refused, size(int64(f.BytesIn)), size(int64(f.BytesOut)))
-		return
-	}
-	packets := ""
-	if f.PacketsIn+f.PacketsOut > 0 {
-		packets = fmt.Sprintf(" (%d and %d packets by rules)", f.PacketsIn, f.PacketsOut)
-	}
-	what := "forward"
-	if f.Reverse {
-		what = "reverse"
-	}
-	fmt.Fprintf(w, "  %s\t%s/%s to %s (%s), %d open of %d, %d refused, %s in, %s out%s\n",
-		what, f.Listen, f.Proto, f.Target, how(f), f.Active, f.Total, f.Refused, size(int64(f.BytesIn)), size(int64(f.BytesOut)), packets)
-	if f.Warning != "" {
-		fmt.Fprintf(w, "  \t%s\n", f.Warning)
-	}
-}
-
-// how names the mode of a forward, and what it tells services of their clients
-// beyond the mode's default.
-func how(f *jail.ForwardStatus) string {
-	text := string(f.Mode)
-	if f.Mode == jail.ModeRelay && f.Source == jail.SourceClient {
-		text += ", source client"
-	}
-	if f.Proxy != "" {
-		text += ", PROXY " + f.Proxy
-	}
-	return text
-}
-
-func join[T fmt.Stringer](list []T) string {
-	var texts []string
-	for _, v := range list {
-		texts = append(texts, v.String())
-	}
-	return orNone(strings.Join(texts, ", "))
-}
-
-func orNone(s string) string {
-	if s == "" {
-		return "none"
-	}
-	return s
-}
-
-func ago(t *time.Time) string {
-	if t == nil {
-		return "none yet"
-	}
-	return time.Since(*t).Round(time.Second).String() + " ago"
-}
-
-// size prints a number of bytes with a binary prefix.
-func size(n int64) string {
-	if n < 1024 {
-		return fmt.Sprintf("%d B", n)
-	}
-	v, unit := float64(n)/1024, 0
-	for ; v >= 1024 && unit < 4; unit++ {
-		v /= 1024
-	}
-	return fmt.Sprintf("%.1f %ciB", v, "KMGTP"[unit])
+	return list, nil
 }

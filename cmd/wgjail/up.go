@@ -22,6 +22,7 @@ type upFlags struct {
 	backend    string
 	allowHooks bool
 	strict     bool
+	metrics    string
 	publish    []string
 	forward    forwardFlags
 }
@@ -31,6 +32,7 @@ func (f *upFlags) register(fs *pflag.FlagSet) {
 	fs.StringVar(&f.backend, "backend", string(jail.Auto), "WireGuard to use: auto, kernel or userspace")
 	fs.BoolVar(&f.allowHooks, "allow-hooks", false, "run the PreUp, PostUp, PreDown and PostDown commands, inside the jail")
 	fs.BoolVar(&f.strict, "strict", false, "refuse a configuration file that others can read")
+	fs.StringVar(&f.metrics, "metrics", "", metricsUsage)
 	f.forward.registerAccess(fs)
 }
 
@@ -38,6 +40,9 @@ func (f *upFlags) register(fs *pflag.FlagSet) {
 func (f *upFlags) check() error {
 	if _, err := jail.ParseBackend(f.backend); err != nil {
 		return misuse{err}
+	}
+	if err := checkMetrics(f.metrics); err != nil {
+		return err
 	}
 	_, err := f.forward.options(f.publish)
 	return err
@@ -121,7 +126,8 @@ func (p *program) openConfig(conf string, f *upFlags) (*jail.Config, jail.UpOpti
 	}
 	return cfg, jail.UpOptions{
 		Backend: backend, AllowHooks: f.allowHooks, Started: p.started, Log: p.log(p.err, slog.LevelWarn),
-		Waiting: func(host string) { fmt.Fprintf(p.err, "wgjail: looking up endpoint %s …\n", host) },
+		KeeperArgs: append(p.logArgs(), f.keeperArgs()...),
+		Waiting:    func(host string) { fmt.Fprintf(p.err, "wgjail: looking up endpoint %s …\n", host) },
 	}, nil
 }
 
@@ -150,15 +156,31 @@ func (p *program) sayJail(j *jail.Jail) {
 // hasteVariable makes keepers wait so many times less than usual, for tests.
 const hasteVariable = "WGJAIL_TEST_HASTE"
 
+// keeperArgs are the options of up that are the keeper's.
+func (f *upFlags) keeperArgs() []string {
+	if f.metrics == "" {
+		return nil
+	}
+	return []string{"--metrics", f.metrics}
+}
+
 func (p *program) keeperCommand() *cobra.Command {
-	return &cobra.Command{
+	var metrics string
+	cmd := &cobra.Command{
 		Use: jail.KeeperCommand + " NAME", Hidden: true, Args: oneArg("which jail?"),
 		RunE: func(_ *cobra.Command, args []string) error {
 			signal.Ignore(syscall.SIGHUP)
 			ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
 			defer stop()
+			err := serveMetrics(ctx, metrics, func() (observed, error) { return observeJail(args[0]) })
+			if err != nil {
+				jail.ReportReady(err)
+				return err
+			}
 			haste, _ := strconv.Atoi(os.Getenv(hasteVariable)) // none is as usual
 			return jail.RunKeeper(ctx, args[0], p.log(os.Stderr, slog.LevelInfo), haste)
 		},
 	}
+	cmd.Flags().StringVar(&metrics, "metrics", "", metricsUsage)
+	return cmd
 }
