@@ -54,7 +54,7 @@ func (w *worker) admit(p *port, fd int32) {
 	w.pause.delay = 0
 	c := w.conns.alloc()
 	c.port, c.client = p, cl
-	c.end[client] = end{fd: fd, flags: readable}
+	c.end[client] = end{fd: fd}
 	c.end[target].fd = -1
 	w.dial(c)
 }

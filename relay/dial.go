@@ -146,12 +146,13 @@ func (w *worker) open(c *conn) {
 	if !w.announce(c) {
 		return
 	}
-	// What the client sent at once is passed on before epoll hears of the
-	// sockets, which saves the events that would tell what is known already.
-	w.pump(c, client)
-	if c.phase == phaseOpen && c.end[target].is(readable) {
-		w.pump(c, target)
+	for side := range c.end {
+		if c.phase == phaseOpen && c.end[side].is(readable) {
+			w.pump(c, uint8(side))
+		}
 	}
+	// Whether there is anything else, and most often there is nothing yet, epoll
+	// tells without a read that would be in vain.
 	for side := range c.end {
 		if c.phase == phaseOpen && !c.end[side].is(registered) {
 			w.watch(c, uint8(side), 0)
