@@ -41,6 +41,17 @@ func (c *Clock) Advance(d time.Duration) {
 	}
 }
 
+// Hold stops the workers until release is called.
+func (r *Relay) Hold() (release func()) {
+	on := make(chan struct{})
+	for _, w := range r.workers {
+		held := make(chan struct{})
+		w.post(func(*worker) { close(held); <-on })
+		<-held
+	}
+	return func() { close(on) }
+}
+
 // SetDeadAfter has r give up a silent peer sooner.
 func (r *Relay) SetDeadAfter(d time.Duration) { r.deadAfter = d }
 

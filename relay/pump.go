@@ -28,6 +28,9 @@ func (w *worker) connEvent(c *conn, side uint8, ev uint32) {
 		// after its last bytes: an incomplete read does not mean empty.
 		e.set(toEnd)
 	}
+	if ev&(unix.EPOLLRDHUP|unix.EPOLLPRI|unix.EPOLLERR) == unix.EPOLLRDHUP {
+		e.set(gotFIN)
+	}
 	if ev&(unix.EPOLLOUT|unix.EPOLLERR|unix.EPOLLHUP) != 0 {
 		e.clear(blocked)
 	}
@@ -94,7 +97,10 @@ func (w *worker) copyOnce(c *conn, side uint8) int {
 		from.full++
 	default:
 		from.full = 0
-		if !from.is(toEnd) {
+		if from.is(gotFIN) && !from.is(broken) {
+			from.set(gotEOF)
+		}
+		if !from.is(toEnd) || from.is(gotEOF) {
 			// The socket was emptied: whatever comes next is a new event.
 			from.clear(readable)
 		}
@@ -125,7 +131,11 @@ func (w *worker) readFailed(c *conn, from *end, e syscall.Errno) {
 // write gives p to one end, and keeps what it does not take.
 func (w *worker) write(c *conn, side uint8, p []byte) {
 	to := &c.end[side]
-	n, e := sysSend(to.fd, p)
+	flags := unix.MSG_NOSIGNAL
+	if c.end[1-side].is(gotEOF) {
+		flags |= unix.MSG_MORE // the FIN that settle sends goes in the same packet
+	}
+	n, e := sysSend(to.fd, p, flags)
 	if e != 0 && e != unix.EAGAIN {
 		w.writeFailed(c, to)
 		return

@@ -41,6 +41,7 @@ const (
 	readable   endFlags = 1 << iota // may have bytes to read: not known to be empty
 	blocked                         // takes no more bytes until epoll says so
 	toEnd                           // read on until EOF, error or EAGAIN, even after a short read
+	gotFIN                          // the peer has ended: an incomplete read empties it for good
 	gotEOF                          // all was read, and it was the end
 	sentFIN                         // no more is written to it
 	broken                          // reset, timed out or otherwise dead

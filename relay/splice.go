@@ -90,7 +90,7 @@ func (s *stash) writeTo(fd int32) (int, syscall.Errno) {
 	if s.pipe != nil {
 		return sysSplice(s.pipe.r, fd, s.inPipe)
 	}
-	return sysSend(fd, s.block[s.off:])
+	return sysSend(fd, s.block[s.off:], unix.MSG_NOSIGNAL)
 }
 
 func (s *stash) advance(n int) {

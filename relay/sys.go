@@ -16,8 +16,8 @@ func sysRecv(fd int32, p []byte) (int, syscall.Errno) {
 	return int(n), e
 }
 
-func sysSend(fd int32, p []byte) (int, syscall.Errno) {
-	n, _, e := syscall.RawSyscall6(unix.SYS_SENDTO, uintptr(fd), uintptr(unsafe.Pointer(&p[0])), uintptr(len(p)), unix.MSG_NOSIGNAL, 0, 0)
+func sysSend(fd int32, p []byte, flags int) (int, syscall.Errno) {
+	n, _, e := syscall.RawSyscall6(unix.SYS_SENDTO, uintptr(fd), uintptr(unsafe.Pointer(&p[0])), uintptr(len(p)), uintptr(flags), 0, 0)
 	return int(n), e
 }
 
