@@ -97,7 +97,9 @@ func prepareDial(fd int32, r *route, source *sockaddr, options []option) syscall
 		return e
 	}
 	if r.local {
-		return 0
+		// Nothing is lost on the way and no queue builds up, but the default may
+		// be an algorithm that paces all the same, with a timer for every packet.
+		return sysSetString(fd, unix.IPPROTO_TCP, unix.TCP_CONGESTION, "reno")
 	}
 	for _, o := range keepalive {
 		if e := sysSetInt(fd, o.level, o.name, o.value); e != 0 {

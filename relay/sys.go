@@ -79,6 +79,11 @@ func sysSetInt(fd int32, level, name int, value int32) syscall.Errno {
 	return e
 }
 
+func sysSetString(fd int32, level, name int, value string) syscall.Errno {
+	_, _, e := syscall.RawSyscall6(unix.SYS_SETSOCKOPT, uintptr(fd), uintptr(level), uintptr(name), uintptr(unsafe.Pointer(unsafe.StringData(value))), uintptr(len(value)), 0)
+	return e
+}
+
 func sysGetInt(fd int32, level, name int) (int32, syscall.Errno) {
 	var value int32
 	size := uint32(4)
