@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"slices"
 
 	"github.com/vishvananda/netlink"
 
@@ -17,12 +18,25 @@ type dialPlan struct {
 	source []netip.Addr // at most one of each family
 }
 
-func (d dialPlan) targets(port uint16) []netip.AddrPort {
+// targets are the addresses with a port, in the order in which they are tried. For
+// UDP loopback comes last: a service that is bound to no address answers from the
+// one that the way back to the client has, which is never loopback.
+func (d dialPlan) targets(network string, port uint16) []netip.AddrPort {
 	list := make([]netip.AddrPort, len(d.addrs))
 	for i, a := range d.addrs {
 		list[i] = netip.AddrPortFrom(a, port)
 	}
+	if network == "udp" {
+		slices.SortStableFunc(list, func(a, b netip.AddrPort) int { return last(a) - last(b) })
+	}
 	return list
+}
+
+func last(a netip.AddrPort) int {
+	if a.Addr().IsLoopback() {
+		return 1
+	}
+	return 0
 }
 
 // dialPlan finds out which addresses the place has. Services are looked for at

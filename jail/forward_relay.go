@@ -47,7 +47,7 @@ func (f *Forwarder) bind() error {
 // record is what the register says of a spec: its target is the address that is
 // tried first, or in veth mode that of services.
 func (f *Forwarder) record(spec ForwardSpec, dial dialPlan) record {
-	target := dial.addrs[0]
+	target := dial.targets(spec.Network, spec.Target)[0].Addr()
 	if f.opts.Mode == ModeVeth {
 		target = dial.source[0]
 	}
@@ -86,7 +86,7 @@ func (f *Forwarder) listen(e *entry, spec ForwardSpec, dial dialPlan, allow []ne
 			at := netip.AddrPortFrom(a, spec.First+uint16(i))
 			l, err := f.relay.Listen(relay.Forward{
 				Network: spec.Network, Listen: at,
-				Targets: dial.targets(spec.Target + uint16(i)), Source: dial.source,
+				Targets: dial.targets(spec.Network, spec.Target+uint16(i)), Source: dial.source,
 				FromClient: f.client != nil, Mark: clientMark, Proxy: f.opts.Proxy,
 				Allow: allow, Stats: e.stats,
 			})

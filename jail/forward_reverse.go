@@ -53,7 +53,7 @@ func (f *Forwarder) bindReverse() error {
 	}
 	dial := dialPlan{addrs: to}
 	e, err := newEntry(f.opts.Into, record{
-		ID: forwardID(spec), Mode: ModeRelay, Proto: spec.Network, Listen: listenText(spec), Target: dial.targets(spec.Target)[0].String(),
+		ID: forwardID(spec), Mode: ModeRelay, Proto: spec.Network, Listen: listenText(spec), Target: dial.targets(spec.Network, spec.Target)[0].String(),
 		Source: SourceHost, Proxy: proxyText(f.opts.Proxy), Reverse: true,
 	}, allow, nil)
 	if errors.Is(err, errRegistered) {
@@ -67,7 +67,7 @@ func (f *Forwarder) bindReverse() error {
 	for _, a := range at {
 		err := f.listenInside(e, relay.Forward{
 			Network: spec.Network, Listen: netip.AddrPortFrom(a, spec.First),
-			Targets: dial.targets(spec.Target), Proxy: f.opts.Proxy, Allow: allow, Stats: e.stats,
+			Targets: dial.targets(spec.Network, spec.Target), Proxy: f.opts.Proxy, Allow: allow, Stats: e.stats,
 		})
 		noIPv6 := errors.Is(err, syscall.EAFNOSUPPORT) || errors.Is(err, syscall.EADDRNOTAVAIL)
 		if err != nil && !(noIPv6 && len(at) > 1 && a.Is6()) {

@@ -13,14 +13,12 @@ func (v *Veth) Close() error {
 }
 
 func (v *Veth) close() error {
-	ended := slices.Concat(v.forwards, v.removed)
+	forwards, removed := v.mine(), v.removed
+	ended := append(idsOf(v.forwards), idsOf(removed)...)
 	v.forwards, v.removed = nil, nil
-	ids, _, err := v.everyForward()
-	if err == nil {
-		mine := idsOf(ended)
-		if slices.ContainsFunc(ids, func(id string) bool { return !slices.Contains(mine, id) }) {
-			return v.cutOff(mine, indexesOf(ended))
-		}
+	ids, err := v.everyForward()
+	if err == nil && slices.ContainsFunc(ids, func(id string) bool { return !slices.Contains(ended, id) }) {
+		return errors.Join(v.end(waysOf(removed)), v.cutOff(forwards, ended))
 	}
 	return errors.Join(err, v.tearDown())
 }

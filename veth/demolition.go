@@ -176,8 +176,8 @@ func resetAll(ns *netnsx.Namespace) error {
 		return err
 	}
 	defer jail.Close()
-	flows, err := markedFlows(jail, func(uint16) bool { return true })
-	return errors.Join(err, abort(ns, flows))
+	all, err := flows(jail)
+	return errors.Join(err, abort(ns, slices.DeleteFunc(all, func(f *netlink.ConntrackFlow) bool { return !isMarked(f) })))
 }
 
 // tearDownInside removes what the jail has of the pair besides the link.

@@ -5,64 +5,19 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"slices"
 
 	"github.com/vishvananda/netlink"
 )
 
-// flowsOf returns the entries of the jail's connection table that have the marks
-// of these forwards. The mark tells forwards apart that have the same port one
-// after the other.
-func (v *Veth) flowsOf(indexes ...uint16) ([]*netlink.ConntrackFlow, error) {
-	if len(indexes) == 0 {
-		return nil, nil
-	}
-	chosen := map[uint16]bool{}
-	for _, i := range indexes {
-		chosen[i] = true
-	}
-	return markedFlows(v.jail, func(index uint16) bool { return chosen[index] })
-}
-
-// markedFlows returns the entries of a jail's connection table that came by
-// forwards with chosen indexes.
-func markedFlows(jail *netlink.Handle, choose func(index uint16) bool) (list []*netlink.ConntrackFlow, err error) {
-	for _, v6 := range []bool{false, true} {
-		flows, err := whole(func() ([]*netlink.ConntrackFlow, error) {
-			return jail.ConntrackTableList(netlink.ConntrackTable, netlink.InetFamily(family(v6)))
-		})
-		if err != nil {
-			return nil, fmt.Errorf("list the jail's connection table: %w", err)
-		}
-		for _, flow := range flows {
-			if isMarked(flow) && choose(indexOf(flow)) {
-				list = append(list, flow)
-			}
-		}
-	}
-	return list, nil
-}
-
-func isMarked(flow *netlink.ConntrackFlow) bool { return flow.Mark&markMask == markBase }
-
-// indexOf returns the index of the forward that a marked flow came by.
-func indexOf(flow *netlink.ConntrackFlow) uint16 { return uint16(flow.Mark) }
-
-// isOpen reports whether a flow is more than a memory of a connection that both
-// sides have closed (enum tcp_conntrack of the kernel).
-func isOpen(flow *netlink.ConntrackFlow) bool {
-	const lastAck = 6
-	tcp, ok := flow.ProtoInfo.(*netlink.ProtoInfoTCP)
-	return !ok || tcp.State < lastAck
-}
-
 // A way is a packet's from the jail's end of a pair to a client, or to who stands
-// for it.
+// for it. It tells one redirected connection from all others, on both sides.
 type way struct {
 	protocol uint8
 	from, to netip.AddrPort
 }
 
-// outside is the way of a flow's answers as the host's table has it.
+// outside is the way of a connection's answers as the host's table has it.
 func outside(f *netlink.ConntrackFlow) way {
 	return way{f.Forward.Protocol, addrPort(f.Reverse.SrcIP, f.Reverse.SrcPort), addrPort(f.Reverse.DstIP, f.Reverse.DstPort)}
 }
@@ -75,26 +30,66 @@ func inside(f *netlink.ConntrackFlow) way {
 
 func addrPort(ip net.IP, port uint16) netip.AddrPort { return netip.AddrPortFrom(addrOf(ip), port) }
 
-// end ends connections that the jail's table has as flows: it resets them, and
-// removes them from both tables. Their marks must still be let out.
-func (v *Veth) end(flows []*netlink.ConntrackFlow) error {
-	if len(flows) == 0 {
+// flows lists the connection table of a namespace.
+func flows(h *netlink.Handle) (list []*netlink.ConntrackFlow, err error) {
+	for _, v6 := range []bool{false, true} {
+		some, err := whole(func() ([]*netlink.ConntrackFlow, error) {
+			return h.ConntrackTableList(netlink.ConntrackTable, netlink.InetFamily(family(v6)))
+		})
+		if err != nil {
+			return nil, fmt.Errorf("list the connection table: %w", err)
+		}
+		list = append(list, some...)
+	}
+	return list, nil
+}
+
+// isOpen reports whether a flow is more than a memory of a connection that both
+// sides have closed (enum tcp_conntrack of the kernel).
+func isOpen(flow *netlink.ConntrackFlow) bool {
+	const lastAck = 6
+	tcp, ok := flow.ProtoInfo.(*netlink.ProtoInfoTCP)
+	return !ok || tcp.State < lastAck
+}
+
+// isMarked reports whether a flow in the jail came by a forward.
+func isMarked(flow *netlink.ConntrackFlow) bool { return flow.Mark&markMask == markBase }
+
+// redirectedBy returns the connections that forwards have redirected. The host
+// tells them by the ports that were asked for, so that those of a forward that was
+// removed must be asked for before there is another one.
+func (v *Veth) redirectedBy(forwards ...Forward) (map[way]bool, error) {
+	if len(forwards) == 0 {
+		return nil, nil
+	}
+	all, err := flows(v.host)
+	ways := map[way]bool{}
+	for _, flow := range all {
+		if isRedirected(flow, v.pair.sides) && slices.ContainsFunc(forwards, func(f Forward) bool { return f.asked(flow) }) {
+			ways[outside(flow)] = true
+		}
+	}
+	return ways, err
+}
+
+// end ends connections: it resets them, and removes them from both tables. Their
+// marks must still be let out.
+func (v *Veth) end(ways map[way]bool) error {
+	if len(ways) == 0 {
 		return nil
 	}
-	ended := map[way]bool{}
-	for _, f := range flows {
-		ended[inside(f)] = true
-	}
-	return errors.Join(abort(v.opts.Namespace, flows),
-		forget(v.host, func(f *netlink.ConntrackFlow) bool { return ended[outside(f)] }),
-		forget(v.jail, func(f *netlink.ConntrackFlow) bool { return isMarked(f) && ended[inside(f)] }))
+	all, err := flows(v.jail)
+	mine := slices.DeleteFunc(all, func(f *netlink.ConntrackFlow) bool { return !isMarked(f) || !ways[inside(f)] })
+	return errors.Join(err, abort(v.opts.Namespace, mine),
+		forget(v.host, func(f *netlink.ConntrackFlow) bool { return ways[outside(f)] }),
+		forget(v.jail, func(f *netlink.ConntrackFlow) bool { return isMarked(f) && ways[inside(f)] }))
 }
 
 // cutOff ends forwards, of whichever process, and their connections. Redirections
 // end first, so that who is reset does not come back, and marks last, so that
 // resets get out.
-func (v *Veth) cutOff(ids []string, indexes []uint16) error {
+func (v *Veth) cutOff(forwards []Forward, ids []string) error {
 	err := v.takeAway(false, ids...)
-	flows, flowsErr := v.flowsOf(indexes...)
-	return errors.Join(err, flowsErr, v.end(flows), v.table.removeForwards(ids, true))
+	ways, waysErr := v.redirectedBy(forwards...)
+	return errors.Join(err, waysErr, v.end(ways), v.table.removeForwards(ids, true))
 }

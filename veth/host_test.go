@@ -247,7 +247,7 @@ func TestStaleUDP(t *testing.T) {
 func TestConnectionsEnd(t *testing.T) {
 	world.Run(t, func(t *testing.T, w *world.World) {
 		l := newLab(t, w, tunnel4)
-		serve(t, l.jail, "jail", "tcp", "[::]:8080")
+		service := serve(t, l.jail, "jail", "tcp", "[::]:8080")
 		v := l.mustOpen(t)
 		dial := func() net.Conn {
 			c, err := l.lan.Dial("tcp", net.JoinHostPort(l.hostLAN4, "8080"))
@@ -282,12 +282,34 @@ func TestConnectionsEnd(t *testing.T) {
 		if _, err := talk(b, patience); err != nil {
 			t.Errorf("after Cut of another forward: %v", err)
 		}
+		// Another port that leads to the same one.
+		add(t, v, veth.Forward{ID: "same", Network: "tcp", First: 90, Last: 90, Target: 8080})
+		c, err := l.lan.Dial("tcp", net.JoinHostPort(l.hostLAN4, "8080"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer c.Close()
+		if _, err := talk(c, patience); err != nil {
+			t.Fatal(err)
+		}
+		must(t, v.Remove("same"), v.Cut("same"))
+		if _, err := talk(c, patience); err != nil {
+			t.Errorf("after Cut of a forward to the same port: %v", err)
+		}
 		if err := v.Close(); err != nil {
 			t.Fatal(err)
 		}
-		if _, err := talk(b, patience); !isReset(err) {
-			t.Errorf("after Close: %v", err)
+		for _, c := range []net.Conn{b, c} {
+			if _, err := talk(c, patience); !isReset(err) {
+				t.Errorf("after Close: %v", err)
+			}
 		}
+		world.Eventually(t, "the end of the service's connections", func() error {
+			if n := service.open(); n != 0 {
+				return fmt.Errorf("%d are open", n)
+			}
+			return nil
+		})
 	})
 }
 

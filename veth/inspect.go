@@ -2,7 +2,6 @@ package veth
 
 import (
 	"fmt"
-	"maps"
 	"slices"
 
 	"github.com/google/nftables"
@@ -181,7 +180,7 @@ func (v *Veth) count(forwards []Forward) (map[string]Counters, error) {
 		a, b := in[f.ID], out[f.ID]
 		list[f.ID] = Counters{Total: redirected[f.ID], PacketsIn: a.Packets, BytesIn: a.Bytes, PacketsOut: b.Packets, BytesOut: b.Bytes}
 	}
-	return list, v.countActive(list)
+	return list, v.countActive(forwards, list)
 }
 
 type count struct{ Packets, Bytes uint64 }
@@ -195,7 +194,7 @@ func (t *jailTable) counts(set string) (map[string]count, error) {
 	list := map[string]count{}
 	for _, e := range elements {
 		if e.Counter != nil {
-			list[e.Comment] = count{e.Counter.Packets, e.Counter.Bytes}
+			list[readClaim(e).id] = count{e.Counter.Packets, e.Counter.Bytes}
 		}
 	}
 	return list, nil
@@ -224,21 +223,18 @@ func (v *Veth) redirections() (map[string]uint64, error) {
 }
 
 // countActive adds how many connections forwards have.
-func (v *Veth) countActive(list map[string]Counters) error {
-	indexes, err := v.table.indexes(setIn)
-	if err != nil {
-		return err
-	}
-	ids := map[uint16]string{}
-	for id, index := range indexes {
-		ids[index] = id
-	}
-	flows, err := v.flowsOf(slices.Collect(maps.Keys(ids))...)
-	for _, flow := range flows {
-		id := ids[indexOf(flow)]
-		if c, ok := list[id]; ok && isOpen(flow) {
-			c.Active++
-			list[id] = c
+func (v *Veth) countActive(forwards []Forward, list map[string]Counters) error {
+	all, err := flows(v.host)
+	for _, flow := range all {
+		if !isRedirected(flow, v.pair.sides) || !isOpen(flow) {
+			continue
+		}
+		for _, f := range forwards {
+			if f.asked(flow) {
+				c := list[f.ID]
+				c.Active++
+				list[f.ID] = c
+			}
 		}
 	}
 	return err

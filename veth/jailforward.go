@@ -16,25 +16,26 @@ import (
 // connections' mark. It keeps the one it has, or had: prefer, if that is not 0
 // and free. A forward that is there in part is made whole.
 func (t *jailTable) add(f Forward, prefer uint16) (uint16, error) {
-	in, err := t.indexes(setIn)
+	claims, err := t.claims(setIn)
 	if err != nil {
 		return 0, err
 	}
-	if index, isIn := in[f.ID]; isIn || prefer != 0 {
-		whole, err := t.isWhole(f, index)
-		if err != nil || whole && isIn {
-			return index, err
+	at := slices.IndexFunc(claims, func(c claim) bool { return c.id == f.ID })
+	if at >= 0 || prefer != 0 {
+		if at >= 0 {
+			whole, err := t.isWhole(f, claims[at].index)
+			if err != nil || whole {
+				return claims[at].index, err
+			}
 		}
-		if isIn {
-			prefer = index // connections with its mark may go on
-		}
-		if err := t.takeAway([]string{f.ID}, true); err != nil {
+		if err := t.takeAway([]string{f.ID}, false); err != nil { // connections with its mark may go on
 			return 0, err
 		}
-		delete(in, f.ID)
 	}
-	index, err := freeIndex(in, prefer)
-	if err != nil {
+	var index uint16
+	if at >= 0 {
+		index = claims[at].index
+	} else if index, err = freeIndex(claims, prefer); err != nil {
 		return 0, err
 	}
 	chain := &nftables.Chain{Name: "new", Table: innerNFT}
@@ -42,7 +43,7 @@ func (t *jailTable) add(f Forward, prefer uint16) (uint16, error) {
 		t.conn.AddRule(&nftables.Rule{Table: innerNFT, Chain: chain, Exprs: r.exprs,
 			UserData: userdata.AppendString(nil, userdata.TypeComment, f.ID)})
 	}
-	element := []nftables.SetElement{{Key: native32(markBase | uint32(index)), Comment: f.ID}}
+	element := []nftables.SetElement{{Key: native32(markBase | uint32(index)), Comment: claimOf(f)}}
 	for _, name := range []string{setIn, setOut} {
 		if err := t.conn.SetAddElements(marks(name), element); err != nil {
 			return 0, err
@@ -65,11 +66,11 @@ func (t *jailTable) isWhole(f Forward, index uint16) (bool, error) {
 	return isOut && rulesOf(f.ID, rules) == len(f.newRules(t.sides, index)), nil
 }
 
-// freeIndex returns an index that no forward has: 1 or more.
-func freeIndex(have map[string]uint16, prefer uint16) (uint16, error) {
+// freeIndex returns an index that nobody claims: 1 or more.
+func freeIndex(claims []claim, prefer uint16) (uint16, error) {
 	used := make([]bool, maxIndex+1)
-	for _, i := range have {
-		used[i] = true
+	for _, c := range claims {
+		used[c.index] = true
 	}
 	if prefer != 0 && !used[prefer] {
 		return prefer, nil
@@ -82,12 +83,49 @@ func freeIndex(have map[string]uint16, prefer uint16) (uint16, error) {
 	return 0, fmt.Errorf("more than %d forwards into one jail", maxIndex)
 }
 
+// A claim is what an element of the sets of marks says: which forward has the
+// mark, and which ports inside. A mark that forwards have shared, since both lead
+// to one port, outlives the one that it was for: then it has no ID, and stays as
+// long as the table.
+type claim struct {
+	id          string
+	index       uint16
+	network     string
+	first, last uint16
+}
+
+// claimOf is an element's comment.
+func claimOf(f Forward) string {
+	return fmt.Sprintf("%s %s %d %d", f.ID, f.Network, f.Target, f.targetLast())
+}
+
+func readClaim(e nftables.SetElement) (c claim) {
+	c.index = uint16(binaryutil.NativeEndian.Uint32(e.Key))
+	fmt.Sscanf(e.Comment, "%s %s %d %d", &c.id, &c.network, &c.first, &c.last)
+	return c
+}
+
+func (c claim) overlaps(o claim) bool {
+	return c.network == o.network && c.first <= o.last && o.first <= c.last
+}
+
+// claims returns those in a set.
+func (t *jailTable) claims(set string) (list []claim, err error) {
+	elements, err := t.elements(set)
+	for _, e := range elements {
+		list = append(list, readClaim(e))
+	}
+	return list, err
+}
+
 // indexes returns the index of each forward that is in a set.
 func (t *jailTable) indexes(set string) (map[string]uint16, error) {
 	have := map[string]uint16{}
-	elements, err := t.elements(set)
-	for _, e := range elements {
-		have[e.Comment] = uint16(binaryutil.NativeEndian.Uint32(e.Key))
+	claims, err := t.claims(set)
+	for _, c := range claims {
+		if c.id != "" {
+			have[c.id] = c.index
+		}
 	}
 	return have, err
 }
@@ -134,24 +172,43 @@ func (t *jailTable) takeAway(ids []string, withMarks bool) error {
 		return nil
 	}
 	for _, set := range []string{setIn, setOut} {
-		have, err := t.indexes(set)
-		if err != nil {
-			return err
-		}
-		var elements []nftables.SetElement
-		for _, id := range ids {
-			if index, ok := have[id]; ok {
-				elements = append(elements, nftables.SetElement{Key: native32(markBase | uint32(index))})
-			}
-		}
-		if len(elements) == 0 {
-			continue
-		}
-		if err := t.conn.SetDeleteElements(marks(set), elements); err != nil {
+		if err := t.dropMarks(set, ids); err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+// dropMarks adds the removal of forwards' marks to the transaction. Those that
+// others may have connections with stay, without a name.
+func (t *jailTable) dropMarks(set string, ids []string) error {
+	claims, err := t.claims(set)
+	if err != nil {
+		return err
+	}
+	var gone, left []claim
+	for _, c := range claims {
+		if slices.Contains(ids, c.id) {
+			gone = append(gone, c)
+		} else {
+			left = append(left, c)
+		}
+	}
+	var drop, nameless []nftables.SetElement
+	for _, c := range gone {
+		key := native32(markBase | uint32(c.index))
+		drop = append(drop, nftables.SetElement{Key: key})
+		if slices.ContainsFunc(left, c.overlaps) {
+			nameless = append(nameless, nftables.SetElement{Key: key})
+		}
+	}
+	if len(drop) == 0 {
+		return nil
+	}
+	if err := t.conn.SetDeleteElements(marks(set), drop); err != nil || len(nameless) == 0 {
+		return err
+	}
+	return t.conn.SetAddElements(marks(set), nameless)
 }
 
 // replyRule lets a UDP service answer clients that the jail has no route to: its

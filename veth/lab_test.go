@@ -277,7 +277,7 @@ func (s *service) serveTCP(ln net.Listener) {
 		s.conns[unmappedPort(c.RemoteAddr())] = c
 		s.mu.Unlock()
 		go func() {
-			defer c.Close()
+			defer s.forget(c)
 			buf := make([]byte, 1<<16)
 			for {
 				n, err := c.Read(buf)
@@ -288,6 +288,22 @@ func (s *service) serveTCP(ln net.Listener) {
 			}
 		}()
 	}
+}
+
+func (s *service) forget(c net.Conn) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if client := unmappedPort(c.RemoteAddr()); s.conns[client] == c {
+		delete(s.conns, client)
+	}
+	c.Close()
+}
+
+// open returns how many TCP connections the service has.
+func (s *service) open() int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return len(s.conns)
 }
 
 func (s *service) serveUDP() {

@@ -2,6 +2,7 @@ package veth
 
 import (
 	"errors"
+	"maps"
 	"slices"
 
 	"github.com/vishvananda/netlink"
@@ -12,36 +13,46 @@ import (
 // Close.
 func (v *Veth) Remove(ids ...string) error {
 	return v.locked(func() error {
-		var lasting, ended []string
-		var indexes []uint16
+		var lasting []*own
+		var ended []string
+		var cut []Forward
 		for _, id := range ids {
-			if slices.ContainsFunc(v.removed, func(o *own) bool { return o.ID == id }) {
-				continue
-			}
 			i := v.indexOf(id)
-			if i < 0 {
+			switch {
+			case slices.ContainsFunc(v.removed, func(o *own) bool { return o.ID == id }):
+				continue
+			case i >= 0 && v.forwards[i].Network == "tcp":
+				lasting = append(lasting, v.forwards[i])
+			default:
 				ended = append(ended, id)
-				continue
 			}
-			o := v.forwards[i]
-			v.forwards = slices.Delete(v.forwards, i, i+1)
-			if o.Network == "tcp" {
-				lasting = append(lasting, id)
-				v.removed = append(v.removed, o)
-				continue
+			if i >= 0 {
+				cut = append(cut, v.forwards[i].Forward)
+				v.forwards = slices.Delete(v.forwards, i, i+1)
 			}
-			ended, indexes = append(ended, id), append(indexes, o.index)
 		}
-		return errors.Join(v.takeAway(false, lasting...), v.cutOff(ended, indexes))
+		cut = slices.DeleteFunc(cut, func(f Forward) bool { return f.Network == "tcp" })
+		errs := []error{v.takeAway(false, idsOf(lasting)...), v.cutOff(cut, ended)}
+		for _, o := range lasting {
+			ways, err := v.redirectedBy(o.Forward)
+			o.ways = ways
+			errs = append(errs, err)
+		}
+		v.removed = append(v.removed, lasting...)
+		return errors.Join(errs...)
 	})
 }
 
 // Active returns how many connections of removed forwards go on.
 func (v *Veth) Active() (n uint64, err error) {
 	err = v.locked(func() error {
-		flows, err := v.flowsOf(indexesOf(v.removed)...)
-		for _, flow := range flows {
-			if isOpen(flow) {
+		ways := waysOf(v.removed)
+		if len(ways) == 0 {
+			return nil
+		}
+		all, err := flows(v.host)
+		for _, f := range all {
+			if isOpen(f) && ways[outside(f)] {
 				n++
 			}
 		}
@@ -50,28 +61,23 @@ func (v *Veth) Active() (n uint64, err error) {
 	return n, err
 }
 
-// Cut ends the connections of forwards that were removed: the host forgets them,
-// and resets what their clients send on.
+// Cut ends the connections of forwards that were removed.
 func (v *Veth) Cut(ids ...string) error {
 	return v.locked(func() error {
-		var cut []*own
-		v.removed = slices.DeleteFunc(v.removed, func(o *own) bool {
-			mine := slices.Contains(ids, o.ID)
-			if mine {
-				cut = append(cut, o)
-			}
-			return mine
-		})
-		flows, err := v.flowsOf(indexesOf(cut)...)
-		return errors.Join(err, v.end(flows), v.table.removeForwards(idsOf(cut), true))
+		isCut := func(o *own) bool { return slices.Contains(ids, o.ID) }
+		cut := slices.DeleteFunc(slices.Clone(v.removed), func(o *own) bool { return !isCut(o) })
+		v.removed = slices.DeleteFunc(v.removed, isCut)
+		return errors.Join(v.end(waysOf(cut)), v.table.removeForwards(idsOf(cut), true))
 	})
 }
 
-func indexesOf(list []*own) (indexes []uint16) {
-	for _, o := range list {
-		indexes = append(indexes, o.index)
+// waysOf are the connections that removed forwards had.
+func waysOf(removed []*own) map[way]bool {
+	ways := map[way]bool{}
+	for _, o := range removed {
+		maps.Copy(ways, o.ways)
 	}
-	return indexes
+	return ways
 }
 
 func idsOf(list []*own) (ids []string) {

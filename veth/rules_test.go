@@ -283,6 +283,18 @@ func TestForget(t *testing.T) {
 	}
 }
 
+// TestPortsIn: what portsIn reads is what redirect wrote.
+func TestPortsIn(t *testing.T) {
+	for name, list := range examples() {
+		for _, f := range list {
+			got := portsIn("-A CHAIN " + f.redirect(side4).spec(namesOf("vpn")))
+			if got.Network != f.Network || got.First != f.First || got.Last != f.Last {
+				t.Errorf("%s: got %+v from %+v", name, got, f)
+			}
+		}
+	}
+}
+
 // TestNames: no two of many jails share a name, and names fit.
 func TestNames(t *testing.T) {
 	seen := map[string]bool{}

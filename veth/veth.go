@@ -59,6 +59,7 @@ type Veth struct {
 type own struct {
 	Forward
 	index uint16
+	ways  map[way]bool // once removed: the connections that go on
 }
 
 // Open joins the jail to the host, or finds that it is, and redirects the ports

@@ -25,6 +25,9 @@ func (v *Veth) repair() error {
 	}
 	if pair != nil && pair.hasIPv6() == v.v6 {
 		v.pair = pair
+		if err := v.openTable(pair.sides); err != nil {
+			return err
+		}
 		return v.ensure()
 	}
 	if err := v.makeAnew(); err != nil {

@@ -47,8 +47,11 @@ type forwardStatus struct {
 	Active, Total, Refused uint64
 	BytesIn                uint64 `json:"bytes_in"`
 	BytesOut               uint64 `json:"bytes_out"`
+	PacketsIn              uint64 `json:"packets_in"`
+	PacketsOut             uint64 `json:"packets_out"`
 	ProxyProtocol          string `json:"proxy_protocol"`
 	Reverse                bool
+	Warning                string
 }
 
 // status returns the status of the jail vpn.
