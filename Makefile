@@ -7,7 +7,7 @@ export WGJAIL_TEST_ALL := 1
 endif
 
 .NOTPARALLEL:
-.PHONY: build package demo test tools lint test-race test-command test-package test-veth test-vm fuzz bench clean
+.PHONY: build package demo test tools lint test-race test-command test-package test-veth test-vm fuzz bench bench-go clean
 
 build:
 	CGO_ENABLED=0 go build -trimpath -o wgjail ./cmd/wgjail
@@ -48,7 +48,11 @@ test-vm:
 fuzz:
 	internal/ci/fuzz
 
-bench:
+bench: build
+	$(as-root) ./wgjail bench
+
+# The inner loops, for benchstat.
+bench-go:
 	go test -exec $(as-root) -run '^$$' -bench . -benchmem ./...
 
 clean:

@@ -2,6 +2,7 @@ package load
 
 import (
 	"context"
+	"fmt"
 	"net/netip"
 
 	"golang.org/x/sys/unix"
@@ -39,6 +40,10 @@ func (w *worker) openStreams(to netip.AddrPort, events uint32) error {
 		}
 		if err := w.adopt(i, fd, events); err != nil {
 			return err
+		}
+		// It is for the source: the sink takes it for the first of many.
+		if _, errno := rawWrite(fd, request); errno != 0 {
+			return fmt.Errorf("begin at %v: %w", to, errno)
 		}
 	}
 	return nil

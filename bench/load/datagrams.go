@@ -61,14 +61,18 @@ func (d *datagrams) reset(n int, addressed bool) {
 }
 
 // receive waits for datagrams, and returns how many have come.
-func (d *datagrams) receive(fd, flags int) (int, syscall.Errno) {
-	n, _, errno := unix.Syscall6(unix.SYS_RECVMMSG, uintptr(fd), uintptr(unsafe.Pointer(&d.msgs)), batch, uintptr(flags), 0, 0)
+func (d *datagrams) receive(fd int) (int, syscall.Errno) {
+	n, _, errno := unix.RawSyscall6(unix.SYS_RECVMMSG, uintptr(fd), uintptr(unsafe.Pointer(&d.msgs)), batch, unix.MSG_DONTWAIT, 0, 0)
+	if errno != 0 {
+		n, _, errno = unix.Syscall6(unix.SYS_RECVMMSG, uintptr(fd), uintptr(unsafe.Pointer(&d.msgs)), batch, unix.MSG_WAITFORONE, 0, 0)
+	}
 	return int(n), errno
 }
 
-// send sends the messages from one up to another, and returns how many went.
+// send sends the messages from one up to another, and returns how many went. It
+// does not wait.
 func (d *datagrams) send(fd, from, to int) (int, syscall.Errno) {
-	n, _, errno := unix.Syscall6(unix.SYS_SENDMMSG, uintptr(fd), uintptr(unsafe.Pointer(&d.msgs[from])), uintptr(to-from), 0, 0, 0)
+	n, _, errno := unix.RawSyscall6(unix.SYS_SENDMMSG, uintptr(fd), uintptr(unsafe.Pointer(&d.msgs[from])), uintptr(to-from), unix.MSG_DONTWAIT, 0, 0)
 	return int(n), errno
 }
 
@@ -83,7 +87,7 @@ func (d *datagrams) answerable(n int) {
 }
 
 // A UDP server's sockets wait this long before it looks whether it should stop.
-const udpTick = 20 * time.Millisecond
+const udpTick = 50 * time.Millisecond
 
 func prepareUDP(fd int) error {
 	limit := unix.NsecToTimeval(udpTick.Nanoseconds())
@@ -98,7 +102,7 @@ func prepareUDP(fd int) error {
 func (s *Server) echoDatagrams(fd int) {
 	d := newDatagrams(true)
 	for !s.stop.Load() {
-		n, errno := d.receive(fd, unix.MSG_WAITFORONE)
+		n, errno := d.receive(fd)
 		if errno != 0 {
 			continue // nothing for a while, or an ICMP error
 		}
@@ -117,7 +121,7 @@ func (s *Server) echoDatagrams(fd int) {
 func (s *Server) countDatagrams(fd int) {
 	d := newDatagrams(false)
 	for !s.stop.Load() {
-		if n, errno := d.receive(fd, unix.MSG_WAITFORONE); errno == 0 {
+		if n, errno := d.receive(fd); errno == 0 {
 			s.counted.Add(uint64(n))
 		}
 	}

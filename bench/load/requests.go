@@ -21,7 +21,8 @@ func Requests(ctx context.Context, t Target, conns int, w Window) (Result, error
 	return result, err
 }
 
-// keepConnections connects and sends the first request on each connection.
+// keepConnections connects and begins. It waits until as many answers have come as
+// there are connections: most of what stands between takes time for a new one.
 func (w *worker) keepConnections() error {
 	for i := range w.conns {
 		fd, err := dial(unix.SOCK_STREAM, w.HTTP)
@@ -32,6 +33,14 @@ func (w *worker) keepConnections() error {
 			return err
 		}
 		if err := w.ask(i); err != nil {
+			return err
+		}
+	}
+	for began := w.now(); w.ops.Load() < uint64(len(w.conns)); {
+		if w.now()-began > patience.Nanoseconds() {
+			return fmt.Errorf("%d of %d connections to %v had an answer in %v", w.ops.Load(), len(w.conns), w.HTTP, patience)
+		}
+		if err := w.exchange(); err != nil {
 			return err
 		}
 	}

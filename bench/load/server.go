@@ -13,7 +13,7 @@ import (
 // The ports of a Server.
 const (
 	PortHTTP    = 8080 // answers requests, as an HTTP server does
-	PortSource  = 8081 // sends without end
+	PortSource  = 8081 // sends without end once it has been sent something
 	PortSink    = 8082 // reads without end
 	PortUDP     = 8083 // returns each datagram to its sender
 	PortUDPSink = 8084 // counts datagrams
@@ -128,8 +128,9 @@ const (
 	sourceListener
 	sinkListener
 	httpConn
-	sourceConn
+	quietSource // has not been asked yet
 	sinkConn
+	sourceConn
 )
 
 // A serverConn is one descriptor.
@@ -193,6 +194,8 @@ func (w *serverWorker) handle(fd int) {
 		w.accept(fd, c.role+(httpConn-httpListener))
 	case httpConn:
 		w.answer(fd, c)
+	case quietSource:
+		w.beginToSend(fd)
 	case sourceConn:
 		w.send(fd)
 	case sinkConn:
@@ -214,14 +217,10 @@ func (w *serverWorker) accept(listener int, is role) {
 		w.open.Add(1)
 		c := &w.conns[fd]
 		c.role, c.have = is, 0
-		events := uint32(unix.EPOLLIN)
-		switch is {
-		case httpConn:
+		if is == httpConn {
 			noDelay(fd)
-		case sourceConn:
-			events = unix.EPOLLOUT
 		}
-		if w.poll.add(fd, events) != nil {
+		if w.poll.add(fd, unix.EPOLLIN) != nil {
 			w.close(fd)
 		}
 	}
@@ -270,6 +269,21 @@ func (w *serverWorker) answer(fd int, c *serverConn) {
 
 // turns is how often a bulk connection is served before the others.
 const turns = 4
+
+// beginToSend takes the client's word and from then on waits for room, not for
+// more of them.
+func (w *serverWorker) beginToSend(fd int) {
+	n, errno := rawRead(fd, w.conns[fd].buf[:])
+	if again(errno) {
+		return
+	}
+	ev := unix.EpollEvent{Events: unix.EPOLLOUT, Fd: int32(fd)}
+	if errno != 0 || n == 0 || unix.EpollCtl(w.poll.fd, unix.EPOLL_CTL_MOD, fd, &ev) != nil {
+		w.close(fd)
+		return
+	}
+	w.conns[fd].role = sourceConn
+}
 
 func (w *serverWorker) send(fd int) {
 	for range turns {

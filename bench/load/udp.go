@@ -116,11 +116,15 @@ func Flood(ctx context.Context, t Target, s *Server, w Window) (Result, error) {
 }
 
 func (w *worker) flood() error {
-	// An error is an ICMP error for one of those before: they count as lost.
-	if n, errno := w.burst.send(w.conns[0].fd, 0, batch); errno == 0 {
+	n, errno := w.burst.send(w.conns[0].fd, 0, batch)
+	if errno == 0 {
 		w.sent.Add(uint64(n))
+		return nil
 	}
-	return nil
+	// The link's queue is full, or an ICMP error for one of those before, which
+	// then count as lost.
+	_, err := w.poll.wait()
+	return err
 }
 
 func (w *worker) openFlood() error {
@@ -129,6 +133,5 @@ func (w *worker) openFlood() error {
 		return err
 	}
 	w.burst = newDatagrams(false)
-	w.conns[0] = conn{fd: fd, open: true}
-	return nil
+	return w.adopt(0, fd, unix.EPOLLOUT)
 }

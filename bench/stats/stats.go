@@ -53,7 +53,7 @@ type Interval struct{ Value, Low, High float64 }
 func (i Interval) Excludes(v float64) bool { return v < i.Low || v > i.High }
 
 // resamples is how often a bootstrap draws: enough for bounds at 1 in 1000.
-const resamples = 4000
+const resamples = 2000
 
 // Ratio estimates the ratio of a to b, whose values at one position were
 // measured right after each other: the median of the ratios, with an interval at

@@ -46,20 +46,21 @@ var layout = Rules{
 
 	Homes: map[string][]string{
 		// Libraries.
-		"github.com/coreos/go-iptables":       {"veth"},
-		"github.com/coreos/go-systemd":        {command},
-		"github.com/google/go-cmp":            {inTests},
-		"github.com/google/nftables":          {"jail", "veth"}, // rules inside the jail
-		"github.com/pires/go-proxyproto":      {"relay", inTests},
-		"github.com/prometheus/client_golang": {command},
-		"github.com/rogpeppe/go-internal":     {inTests},
-		"github.com/spf13/cobra":              {command},
-		"github.com/spf13/pflag":              {command},
-		"github.com/vishvananda/netlink":      {"jail", "veth", "bench", machine, provider, world, inTests},
-		"github.com/vishvananda/netns":        {netnsx},
-		"golang.zx2c4.com/wireguard":          {"jail", provider, inTests},
-		"golang.org/x/net":                    {provider, resolver, inTests}, // DNS messages; a SOCKS client
-		"golang.org/x/sys":                    {anywhere},
+		"github.com/coreos/go-iptables":           {"veth"},
+		"github.com/coreos/go-systemd":            {command},
+		"github.com/HdrHistogram/hdrhistogram-go": {"bench"},
+		"github.com/google/go-cmp":                {inTests},
+		"github.com/google/nftables":              {"jail", "veth"}, // rules inside the jail
+		"github.com/pires/go-proxyproto":          {"relay", inTests},
+		"github.com/prometheus/client_golang":     {command},
+		"github.com/rogpeppe/go-internal":         {inTests},
+		"github.com/spf13/cobra":                  {command},
+		"github.com/spf13/pflag":                  {command},
+		"github.com/vishvananda/netlink":          {"jail", "veth", "bench", machine, provider, world, inTests},
+		"github.com/vishvananda/netns":            {netnsx},
+		"golang.zx2c4.com/wireguard":              {"jail", provider, inTests},
+		"golang.org/x/net":                        {provider, resolver, inTests}, // DNS messages; a SOCKS client
+		"golang.org/x/sys":                        {anywhere},
 
 		"kernel.org/pub/linux/libs/security/libcap/psx": {"jail"},
 

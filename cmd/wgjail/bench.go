@@ -1,0 +1,237 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/wgjail/wgjail/bench"
+	"github.com/wgjail/wgjail/bench/report"
+	"github.com/wgjail/wgjail/internal/hint"
+)
+
+const benchLong = `Measure what a forward costs on this machine: the relay and veth against each
+other, against no forwarder at all, and against the other forwarders that are
+installed. It needs nothing: it makes a lab of namespaces, in mount, process and
+network namespaces of its own, and its own load. It touches no interface, rule
+or file of this host. Ctrl-C ends it and prints what there is until then.
+
+Every round puts each workload through each mode in turn, so that what else the
+machine does falls on all of them. Tables show the median of the rounds, the
+least and the greatest, and the ratio to the relay, measured side by side, with
+its 95 %% interval (bootstrap).
+
+Modes: %s.
+
+Workloads: %s.
+Those that begin with wrk and iperf3 check the load generator against these
+programs; they are done only when they are named.
+
+With --compare the exit status is 1 if a figure of wgjail's is worse than in the
+older run beyond noise: by more than 5 %%, with certainty, and by itself as well
+as against native, which moves with the machine.`
+
+// benchFlags are the options of wgjail bench.
+type benchFlags struct {
+	cfg                          bench.Config
+	asJSON                       bool
+	csvFile, htmlFile, compareTo string
+}
+
+func (p *program) benchCommand() *cobra.Command {
+	var f benchFlags
+	modes, workloads := bench.Names()
+	cmd := &cobra.Command{
+		Use: "bench", Short: "compare the modes, and the peers that are installed", Args: noArgs,
+		Long: fmt.Sprintf(benchLong, wrapped(modes), wrapped(workloads)),
+		Example: `  wgjail bench
+  wgjail bench --modes relay,veth --workloads requests-64,download
+  wgjail bench --json >before.json
+  wgjail bench --compare before.json --html report.html`,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			if err := f.cfg.Check(); err != nil {
+				return usageHint(cmd, misuse{err})
+			}
+			if err := needRoot(cmd); err != nil {
+				return err
+			}
+			return p.bench(&f)
+		},
+	}
+	fs := cmd.Flags()
+	fs.StringSliceVar(&f.cfg.Modes, "modes", nil, "measure only these, `MODE,…`; what ratios are marked by is measured too")
+	fs.StringSliceVar(&f.cfg.Workloads, "workloads", nil, "do only these, `WORKLOAD,…`")
+	fs.DurationVar(&f.cfg.Duration, "duration", 200*time.Millisecond, "of each measurement")
+	fs.IntVar(&f.cfg.Rounds, "rounds", 5, "how often each measurement is made")
+	fs.BoolVar(&f.asJSON, "json", false, "print JSON, with each value")
+	fs.StringVar(&f.csvFile, "csv", "", "also write each value to `FILE`, as CSV; - is standard output, instead of tables")
+	fs.StringVar(&f.htmlFile, "html", "", "also write a page with charts to `FILE`")
+	fs.StringVar(&f.compareTo, "compare", "", "say what has moved since `FILE`, which --json wrote; exit status 1 if for the worse")
+	return cmd
+}
+
+// wrapped lists names in lines that fit a terminal.
+func wrapped(names []string) string {
+	var b strings.Builder
+	width := 12
+	for i, n := range names {
+		if i > 0 {
+			b.WriteString(",")
+			if width+len(n)+2 > 78 {
+				b.WriteString("\n")
+				width = 0
+			} else {
+				b.WriteString(" ")
+			}
+		}
+		b.WriteString(n)
+		width += len(n) + 2
+	}
+	return b.String()
+}
+
+// bench runs the benchmark and shows what it has found.
+func (p *program) bench(f *benchFlags) error {
+	before, err := readReport(f.compareTo)
+	if err != nil {
+		return err
+	}
+	outputs, err := f.open(p.out)
+	if err != nil {
+		return err
+	}
+	f.cfg.Version, f.cfg.Command = version(), "wgjail "+strings.Join(p.args, " ")
+	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP)
+	defer stop()
+	r, err := p.measure(ctx, f.cfg)
+	if err != nil {
+		return errors.Join(err, outputs.discard())
+	}
+	if err := outputs.write(r); err != nil {
+		return err
+	}
+	if r.Interrupted {
+		return errors.New("interrupted: these are the figures until then")
+	}
+	if before == nil {
+		return nil
+	}
+	return p.compare(r, before, f)
+}
+
+// readReport reads what --compare names; nil: nothing is to be compared.
+func readReport(path string) (*report.Report, error) {
+	if path == "" {
+		return nil, nil
+	}
+	file, err := os.Open(path)
+	if err != nil {
+		return nil, err
+	}
+	defer file.Close()
+	r, err := report.Read(file)
+	if err != nil {
+		return nil, hint.Wrap(fmt.Errorf("%s: %w", path, err), "write one with: wgjail bench --json >%s", path)
+	}
+	return r, nil
+}
+
+// compare says what has moved. Where standard output is for programs, that goes
+// to standard error.
+func (p *program) compare(now, before *report.Report, f *benchFlags) error {
+	c, err := report.Compare(now, before, bench.Ours(), bench.Anchor)
+	if err != nil {
+		return fmt.Errorf("compare with %s: %w", f.compareTo, err)
+	}
+	to := p.out
+	if f.asJSON || f.csvFile == "-" {
+		to = p.err
+	}
+	if err := c.Text(to); err != nil {
+		return err
+	}
+	if c.Regressed() {
+		return exitStatus(exitFailed)
+	}
+	return nil
+}
+
+// benchOutputs are where a report goes. Files are opened before anything is
+// measured: it would be a pity to find out afterwards. They keep what is in them
+// until there is something to write.
+type benchOutputs []benchOutput
+
+type benchOutput struct {
+	to    io.Writer
+	file  *os.File // nil: standard output
+	fresh bool     // it was made for this
+	write func(*report.Report, io.Writer) error
+}
+
+func (f *benchFlags) open(stdout io.Writer) (benchOutputs, error) {
+	if f.asJSON && f.csvFile == "-" {
+		return nil, misused("--json and --csv - both want standard output")
+	}
+	var outputs benchOutputs
+	switch {
+	case f.asJSON:
+		outputs = append(outputs, benchOutput{to: stdout, write: (*report.Report).Write})
+	case f.csvFile == "-":
+		outputs = append(outputs, benchOutput{to: stdout, write: (*report.Report).CSV})
+	default:
+		outputs = append(outputs, benchOutput{to: stdout, write: (*report.Report).Text})
+	}
+	for _, o := range []struct {
+		path  string
+		write func(*report.Report, io.Writer) error
+	}{{f.csvFile, (*report.Report).CSV}, {f.htmlFile, (*report.Report).HTML}} {
+		if o.path == "" || o.path == "-" {
+			continue
+		}
+		_, err := os.Lstat(o.path)
+		fresh := errors.Is(err, os.ErrNotExist)
+		file, err := os.OpenFile(o.path, os.O_WRONLY|os.O_CREATE, 0o644)
+		if err != nil {
+			return nil, errors.Join(err, outputs.discard())
+		}
+		outputs = append(outputs, benchOutput{file, file, fresh, o.write})
+	}
+	return outputs, nil
+}
+
+// write writes the report everywhere, and goes on past errors.
+func (outputs benchOutputs) write(r *report.Report) error {
+	var errs []error
+	for _, o := range outputs {
+		if o.file != nil {
+			o.file.Truncate(0) // fails for a pipe, which has nothing to lose
+		}
+		errs = append(errs, o.write(r, o.to))
+		if o.file != nil {
+			errs = append(errs, o.file.Close())
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// discard leaves the files as they were.
+func (outputs benchOutputs) discard() error {
+	var errs []error
+	for _, o := range outputs {
+		if o.file != nil {
+			errs = append(errs, o.file.Close())
+		}
+		if o.fresh {
+			errs = append(errs, os.Remove(o.file.Name()))
+		}
+	}
+	return errors.Join(errs...)
+}
