@@ -5,9 +5,18 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"os"
 
+	"golang.org/x/sys/unix"
 	"golang.zx2c4.com/wireguard/wgctrl/wgtypes"
 )
+
+// HideMemory keeps keys in the process: it dumps no core, and no other process
+// traces it or reads its memory, unless that has CAP_SYS_PTRACE
+// (PR_SET_DUMPABLE(2const)). It lasts until the process becomes another program.
+func HideMemory() error {
+	return os.NewSyscallError("prctl", unix.Prctl(unix.PR_SET_DUMPABLE, 0, 0, 0, 0))
+}
 
 // A Secret is a private or preshared key. It shows itself only to whoever asks
 // for Key: fmt, slog and encoding/json print "(hidden)", or "(none)" for the

@@ -130,9 +130,8 @@ func openKeeper(name string, log *slog.Logger) (*keeper, error) {
 	k := &keeper{log: log}
 	step := func(what string) { log.Debug("step", "do", what, "jail", name) }
 	step("hide the memory")
-	// Its memory holds keys: no core dump, no ptrace by the same user.
-	if err := unix.Prctl(unix.PR_SET_DUMPABLE, 0, 0, 0, 0); err != nil {
-		return k, os.NewSyscallError("prctl", err)
+	if err := HideMemory(); err != nil {
+		return k, err
 	}
 	if k.held = os.NewFile(heldFD, "held"); k.held == nil {
 		return k, errors.New("the keeper is started by wgjail up, not by hand")

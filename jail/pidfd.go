@@ -90,14 +90,15 @@ func stopHolder(ctx context.Context, path string, patience ...time.Duration) err
 	}
 }
 
-// holderPid returns the process number in the first line of the file, or 0.
+// holderPid returns the process number in the first line of the file, or 0. A
+// number that kill(2) would take for another one is none.
 func holderPid(f *os.File) int {
 	line := make([]byte, 16)
 	n, _ := f.ReadAt(line, 0)
-	first, _, _ := strings.Cut(string(line[:n]), "\n")
-	pid, err := strconv.Atoi(first)
-	if err != nil || pid <= 1 {
+	first, _, whole := strings.Cut(string(line[:n]), "\n")
+	pid, err := strconv.ParseInt(first, 10, 32)
+	if err != nil || !whole || pid <= 1 {
 		return 0
 	}
-	return pid
+	return int(pid)
 }

@@ -49,17 +49,24 @@ func statePath(name string) string { return filepath.Join(stateDir(name), "jail.
 // loadState reads the state of the jail called name. The error is
 // os.ErrNotExist if there is no such jail.
 func loadState(name string) (*state, error) {
-	path := statePath(name)
-	data, err := readOwned(path)
-	if err != nil {
+	data, err := readOwned(statePath(name))
+	if errors.Is(err, os.ErrNotExist) {
 		return nil, err
 	}
+	if err != nil {
+		return nil, damaged(name, err)
+	}
+	return parseState(name, data)
+}
+
+// parseState reads what save has written for the jail called name.
+func parseState(name string, data []byte) (*state, error) {
 	var s state
 	if err := json.Unmarshal(data, &s); err != nil {
-		return nil, damaged(name, fmt.Errorf("read %s: %w", path, err))
+		return nil, damaged(name, fmt.Errorf("read %s: %w", statePath(name), err))
 	}
 	if s.Version != stateVersion || s.Name != name {
-		return nil, damaged(name, fmt.Errorf("%s: written by another version of wgjail", path))
+		return nil, damaged(name, fmt.Errorf("%s: written by another version of wgjail", statePath(name)))
 	}
 	return &s, nil
 }

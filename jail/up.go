@@ -77,8 +77,9 @@ func Up(ctx context.Context, cfg *Config, opts UpOptions) (*Jail, error) {
 		return m.repair(ctx, before)
 	case opts.RepairOnly:
 		return nil, notUp(cfg.Name)
-	case err == nil || !missing(stateDir(cfg.Name)):
-		// An up that was killed, or a state that cannot be read.
+	case err != nil && !errors.Is(err, os.ErrNotExist):
+		return nil, err // programs may be in a jail of which nothing is known
+	case err == nil || !missing(stateDir(cfg.Name)): // an up that was killed
 		opts.Log.Debug("step", "do", "remove what an interrupted up left")
 		if err := teardown(ctx, cfg.Name, opts.Log); err != nil {
 			return nil, err

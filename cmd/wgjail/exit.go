@@ -72,6 +72,16 @@ func needRoot(cmd *cobra.Command) error {
 	return hint.Wrap(fmt.Errorf("%s needs root", cmd.CommandPath()), "try again with sudo")
 }
 
+// notSetID refuses to lend rights: a jail runs what it is told to, as whoever it
+// is told to, so whoever may call it with root's rights has them all.
+func notSetID() error {
+	if os.Getuid() == os.Geteuid() && os.Getgid() == os.Getegid() {
+		return nil
+	}
+	return hint.Wrap(errors.New("wgjail does not run with a set-user-ID or set-group-ID bit"),
+		"take it away with chmod u-s,g-s, and use sudo or doas")
+}
+
 // noArgs checks the arguments of a command that takes none.
 func noArgs(cmd *cobra.Command, args []string) error {
 	if len(args) > 0 {

@@ -33,6 +33,9 @@ type program struct {
 
 // run runs wgjail with args and returns its exit status.
 func (p *program) run(args []string) int {
+	if err := notSetID(); err != nil {
+		return p.report(err)
+	}
 	p.args = args
 	root := p.rootCommand()
 	root.SetArgs(args)

@@ -114,6 +114,9 @@ func (p *program) openConfig(conf string, f *upFlags) (*jail.Config, jail.UpOpti
 	if err != nil {
 		return nil, jail.UpOptions{}, misuse{err}
 	}
+	if err := jail.HideMemory(); err != nil {
+		return nil, jail.UpOptions{}, err
+	}
 	cfg, err := jail.OpenConfig(conf, f.strict)
 	if err != nil {
 		return nil, jail.UpOptions{}, err
