@@ -16,20 +16,20 @@ import (
 
 // One side says that it has no more to send; the other answers at length after
 // that (R3).
-func TestHalfClose(t *testing.T) {
+func TestHalfClose(t *testing.T) { both(t, halfCloses) }
+
+func halfCloses(t *testing.T, link link) {
 	answer := random(10 << 20)
-	both(t, func(t *testing.T, link link) {
-		eachWay(t, link, func(t *testing.T, a, b *net.TCPConn) {
-			a.Write([]byte("request"))
-			a.CloseWrite()
-			if got := expectEOF(t, b); string(got) != "request" {
-				t.Errorf("got %q", got)
-			}
-			go func() { b.Write(answer); b.CloseWrite() }()
-			if got := expectEOF(t, a); !bytes.Equal(got, answer) {
-				t.Errorf("%d bytes of the answer arrived, or not as they were sent", len(got))
-			}
-		})
+	eachWay(t, link, func(t *testing.T, a, b *net.TCPConn) {
+		a.Write([]byte("request"))
+		a.CloseWrite()
+		if got := expectEOF(t, b); string(got) != "request" {
+			t.Errorf("got %q", got)
+		}
+		go func() { b.Write(answer); b.CloseWrite() }()
+		if got := expectEOF(t, a); !bytes.Equal(got, answer) {
+			t.Errorf("%d bytes of the answer arrived, or not as they were sent", len(got))
+		}
 	})
 }
 
@@ -74,10 +74,12 @@ func packets(t *testing.T, c *net.TCPConn) (n uint32) {
 
 // When both sides have ended nothing remains, in particular no socket that waits
 // for a close (R4).
-func TestNothingRemains(t *testing.T) {
-	l := listenTCP(t, "127.0.0.1:0")
+func TestNothingRemains(t *testing.T) { everyPath(t, nothingRemains) }
+
+func nothingRemains(t *testing.T, listen, target string) {
+	l := listenTCP(t, target)
 	r := &relay.Relay{Workers: 1}
-	f := forward(t, r, "tcp", "127.0.0.1:0", addrOf(l.Addr()))
+	f := forward(t, r, "tcp", listen, addrOf(l.Addr()))
 	serve(t, r)
 	before := descriptors(t)
 	for _, end := range []func(c, s *net.TCPConn){
@@ -95,45 +97,45 @@ func TestNothingRemains(t *testing.T) {
 }
 
 // A reset stays a reset, and what was sent before arrives before it (R5).
-func TestReset(t *testing.T) {
-	both(t, func(t *testing.T, link link) {
-		for name, data := range map[string][]byte{"nothing before": nil, "a little": random(100), "much": random(50 << 10)} {
-			t.Run(name, func(t *testing.T) {
-				eachWay(t, link, func(t *testing.T, a, b *net.TCPConn) {
-					a.Write(data)
-					reset(t, a)
-					if got := expectReset(t, b); !bytes.Equal(got, data) {
-						t.Errorf("%d of %d bytes before the reset arrived", len(got), len(data))
-					}
-				})
-			})
-		}
-		t.Run("after half-close", func(t *testing.T) {
+func TestReset(t *testing.T) { both(t, resets) }
+
+func resets(t *testing.T, link link) {
+	for name, data := range map[string][]byte{"nothing before": nil, "a little": random(100), "much": random(50 << 10)} {
+		t.Run(name, func(t *testing.T) {
 			eachWay(t, link, func(t *testing.T, a, b *net.TCPConn) {
-				a.CloseWrite()
-				expectEOF(t, b)
+				a.Write(data)
 				reset(t, a)
-				waitWriteError(t, b)
-			})
-		})
-		t.Run("after the other's half-close", func(t *testing.T) {
-			eachWay(t, link, func(t *testing.T, a, b *net.TCPConn) {
-				b.CloseWrite()
-				expectEOF(t, a)
-				a.Write([]byte("last words"))
-				reset(t, a)
-				if got := expectReset(t, b); string(got) != "last words" {
-					t.Errorf("got %q before the reset", got)
+				if got := expectReset(t, b); !bytes.Equal(got, data) {
+					t.Errorf("%d of %d bytes before the reset arrived", len(got), len(data))
 				}
 			})
 		})
-		t.Run("closed with unread bytes", func(t *testing.T) {
-			eachWay(t, link, func(t *testing.T, a, b *net.TCPConn) {
-				b.Write([]byte("nobody reads this"))
-				io.ReadFull(a, make([]byte, 1))
-				a.Close() // the kernel makes a reset of this
-				expectReset(t, b)
-			})
+	}
+	t.Run("after half-close", func(t *testing.T) {
+		eachWay(t, link, func(t *testing.T, a, b *net.TCPConn) {
+			a.CloseWrite()
+			expectEOF(t, b)
+			reset(t, a)
+			waitWriteError(t, b)
+		})
+	})
+	t.Run("after the other's half-close", func(t *testing.T) {
+		eachWay(t, link, func(t *testing.T, a, b *net.TCPConn) {
+			b.CloseWrite()
+			expectEOF(t, a)
+			a.Write([]byte("last words"))
+			reset(t, a)
+			if got := expectReset(t, b); string(got) != "last words" {
+				t.Errorf("got %q before the reset", got)
+			}
+		})
+	})
+	t.Run("closed with unread bytes", func(t *testing.T) {
+		eachWay(t, link, func(t *testing.T, a, b *net.TCPConn) {
+			b.Write([]byte("nobody reads this"))
+			io.ReadFull(a, make([]byte, 1))
+			a.Close() // the kernel makes a reset of this
+			expectReset(t, b)
 		})
 	})
 }
@@ -153,10 +155,12 @@ func waitWriteError(t *testing.T, c *net.TCPConn) {
 
 // The relay has accepted more than the reader has room for when the writer
 // resets: all of that is delivered, at the reader's own pace, then the reset.
-func TestResetBehindSlowReader(t *testing.T) {
-	l := listenTCP(t, "127.0.0.1:0")
+func TestResetBehindSlowReader(t *testing.T) { everyPath(t, resetBehindSlowReader) }
+
+func resetBehindSlowReader(t *testing.T, listen, target string) {
+	l := listenTCP(t, target)
 	r := &relay.Relay{Workers: 1}
-	f := forward(t, r, "tcp", "127.0.0.1:0", addrOf(l.Addr()))
+	f := forward(t, r, "tcp", listen, addrOf(l.Addr()))
 	serve(t, r)
 	eachWay(t, func(t *testing.T) (client, server *net.TCPConn) { return dial(t, f.Addr()), accept(t, l) },
 		func(t *testing.T, a, b *net.TCPConn) {
@@ -171,30 +175,30 @@ func TestResetBehindSlowReader(t *testing.T) {
 
 // A server that answers and closes early, while the client still sends, is
 // understood: the answer arrives whole (R7).
-func TestEarlyAnswer(t *testing.T) {
+func TestEarlyAnswer(t *testing.T) { both(t, earlyAnswer) }
+
+func earlyAnswer(t *testing.T, link link) {
 	answer := random(100 << 10)
-	both(t, func(t *testing.T, link link) {
-		c, s := link(t)
-		go func() {
-			io.ReadFull(s, make([]byte, 1000))
-			s.Write(answer)
-			s.CloseWrite()
-			io.Copy(io.Discard, s) // lingering close, as web servers do
-			s.Close()
-		}()
-		sent := make(chan error, 1)
-		go func() {
-			_, err := c.Write(make([]byte, 50<<20))
-			c.CloseWrite()
-			sent <- err
-		}()
-		if got := expectEOF(t, c); !bytes.Equal(got, answer) {
-			t.Errorf("%d of %d bytes of the answer arrived", len(got), len(answer))
-		}
-		if err := <-sent; err != nil {
-			t.Errorf("write: %v", err)
-		}
-	})
+	c, s := link(t)
+	go func() {
+		io.ReadFull(s, make([]byte, 1000))
+		s.Write(answer)
+		s.CloseWrite()
+		io.Copy(io.Discard, s) // lingering close, as web servers do
+		s.Close()
+	}()
+	sent := make(chan error, 1)
+	go func() {
+		_, err := c.Write(make([]byte, 50<<20))
+		c.CloseWrite()
+		sent <- err
+	}()
+	if got := expectEOF(t, c); !bytes.Equal(got, answer) {
+		t.Errorf("%d of %d bytes of the answer arrived", len(got), len(answer))
+	}
+	if err := <-sent; err != nil {
+		t.Errorf("write: %v", err)
+	}
 }
 
 // closedPort returns an address where nobody listens.
@@ -209,8 +213,13 @@ func closedPort(t *testing.T, ip string) netip.AddrPort {
 
 // Nobody listens: the client is reset, as it would be without a relay (R6).
 func TestRefused(t *testing.T) {
-	r := &relay.Relay{}
-	f := forward(t, r, "tcp", "127.0.0.1:0", closedPort(t, "127.0.0.1"), closedPort(t, "::1"))
+	everyPath(t, func(t *testing.T, listen, _ string) { refused(t, listen) })
+}
+
+func refused(t *testing.T, listen string) {
+	var log journal
+	r := &relay.Relay{Log: log.logger()}
+	f := forward(t, r, "tcp", listen, closedPort(t, "127.0.0.1"), closedPort(t, "::1"))
 	serve(t, r)
 	c, err := net.Dial("tcp", f.Addr().String())
 	if err == nil {
@@ -222,6 +231,15 @@ func TestRefused(t *testing.T) {
 		s := f.Stats().Load()
 		return s.Active == 0 && s.Total == 1 && s.DialErrors == 2
 	})
+	for range 20 {
+		if c, err := net.Dial("tcp", f.Addr().String()); err == nil {
+			expectReset(t, c.(*net.TCPConn))
+		}
+	}
+	wait(t, "the log", func() bool { return log.count("target does not accept") > 0 })
+	if n := log.count("target does not accept"); n != 1 {
+		t.Errorf("%d lines in the log; want 1", n)
+	}
 }
 
 // The first target that accepts is used (R6, R16).

@@ -152,6 +152,13 @@ var paths = []struct{ name, listen, target string }{
 	{"IPv6 to IPv4", "[::1]:0", "127.0.0.1:0"},
 }
 
+// everyPath runs test with client and target in every family.
+func everyPath(t *testing.T, test func(t *testing.T, listen, target string)) {
+	for _, p := range paths {
+		t.Run(p.name, func(t *testing.T) { test(t, p.listen, p.target) })
+	}
+}
+
 // A link makes connections: the client's end and the server's.
 type link func(t *testing.T) (client, server *net.TCPConn)
 
@@ -164,10 +171,10 @@ func both(t *testing.T, test func(t *testing.T, link link)) {
 			return dial(t, addrOf(l.Addr())), accept(t, l)
 		})
 	})
-	t.Run("relay", func(t *testing.T) {
-		l := listenTCP(t, "127.0.0.1:0")
+	everyPath(t, func(t *testing.T, listen, target string) {
+		l := listenTCP(t, target)
 		r := &relay.Relay{Workers: 2}
-		f := forward(t, r, "tcp", "127.0.0.1:0", addrOf(l.Addr()))
+		f := forward(t, r, "tcp", listen, addrOf(l.Addr()))
 		serve(t, r)
 		test(t, func(t *testing.T) (client, server *net.TCPConn) {
 			return dial(t, f.Addr()), accept(t, l)

@@ -91,8 +91,6 @@ const clientMark = 0x1234
 func TestIntegrationFromClient(t *testing.T) {
 	world.Run(t, func(t *testing.T, w *world.World) {
 		s := newSite(t, w)
-		s.host.Addr(t, "lan0", "fd77::1/64")
-		s.lan.Addr(t, "eth0", "fd77::2/64")
 		for _, family := range []string{"-4", "-6"} {
 			s.jail.Run(t, "ip", family, "rule", "add", "fwmark", fmt.Sprint(clientMark), "lookup", "100")
 			s.jail.Run(t, "ip", family, "route", "add", "local", "default", "dev", "lo", "table", "100")

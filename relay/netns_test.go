@@ -6,9 +6,12 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"strconv"
 	"sync/atomic"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/wgjail/wgjail/internal/netnsx"
 	"github.com/wgjail/wgjail/internal/world"
@@ -18,6 +21,8 @@ import (
 const (
 	hostIP  = "192.168.77.1"
 	lanIP   = "192.168.77.2"
+	hostIP6 = "fd77::1"
+	lanIP6  = "fd77::2"
 	jailIP4 = "10.77.0.2"
 	jailIP6 = "fd77:1::2"
 )
@@ -27,7 +32,7 @@ type site struct{ host, lan, jail *world.Node }
 
 func newSite(t *testing.T, w *world.World) site {
 	s := site{w.Host, w.Namespace(t, "lan"), w.Namespace(t, "jail")}
-	w.Link(t, s.host.End("lan0", hostIP+"/24"), s.lan.End("eth0", lanIP+"/24"))
+	w.Link(t, s.host.End("lan0", hostIP+"/24", hostIP6+"/64"), s.lan.End("eth0", lanIP+"/24", lanIP6+"/64"))
 	s.jail.Addr(t, "lo", jailIP4+"/32", jailIP6+"/128")
 	return s
 }
@@ -133,37 +138,74 @@ func outside(t *testing.T, home netnsx.ID) (left []string) {
 	return left
 }
 
+// What holds for streams on one host holds from the LAN into the jail, from
+// either family into either (R1 to R5, R7).
+func TestIntegrationStreams(t *testing.T) {
+	world.Run(t, func(t *testing.T, w *world.World) {
+		s := newSite(t, w)
+		for _, path := range []struct{ name, listen, target string }{
+			{"IPv4", hostIP + ":8081", "127.0.0.1:8080"},
+			{"IPv6", "[" + hostIP6 + "]:8081", "[::1]:8080"},
+			{"IPv4 to IPv6", hostIP + ":8082", "[::1]:8082"},
+			{"IPv6 to IPv4", "[" + hostIP6 + "]:8082", "127.0.0.1:8082"},
+			{"to the jail's address", hostIP + ":8083", jailIP4 + ":8083"},
+		} {
+			back := s.listen(t, s.jail, path.target).(*net.TCPListener)
+			defer back.Close()
+			r := &relay.Relay{Enter: s.jail.Enter, Workers: 2}
+			forward(t, r, "tcp", path.listen, addrPort(path.target))
+			serve(t, r)
+			connect := link(func(t *testing.T) (client, server *net.TCPConn) {
+				c, err := s.lan.Dial("tcp", path.listen)
+				if err != nil {
+					t.Fatal(err)
+				}
+				c.SetDeadline(time.Now().Add(patience))
+				t.Cleanup(func() { c.Close() })
+				return c.(*net.TCPConn), accept(t, back)
+			})
+			for name, test := range map[string]func(*testing.T, link){
+				"integrity": integrity, "single bytes": singleBytes, "who speaks first": whoSpeaksFirst,
+				"half-close": halfCloses, "reset": resets, "early answer": earlyAnswer,
+			} {
+				t.Run(path.name+"/"+name, func(t *testing.T) { test(t, connect) })
+			}
+		}
+	})
+}
+
 // UDP crosses too: the target sees the jail's address, and the client an answer
-// from the address it asked, of a host that has several (R19).
+// from the address it asked, of a host that has several, in either family
+// (R19).
 func TestIntegrationUDP(t *testing.T) {
 	world.Run(t, func(t *testing.T, w *world.World) {
 		s := newSite(t, w)
-		s.host.Addr(t, "lan0", "192.168.77.3/24")
-		back, err := s.jail.ListenPacket("udp", "127.0.0.1:53")
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer back.Close()
-		go func() {
-			buf := make([]byte, 100)
-			for {
-				n, from, err := back.ReadFrom(buf)
-				if err != nil {
-					return
-				}
-				back.WriteTo(append(buf[:n], " "+addrOf(from).Addr().String()...), from)
+		s.host.Addr(t, "lan0", "192.168.77.3/24", "fd77::3/64")
+		for _, target := range []string{"127.0.0.1:53", "[::1]:53"} {
+			back, err := s.jail.ListenPacket("udp", target)
+			if err != nil {
+				t.Fatal(err)
 			}
-		}()
+			defer back.Close()
+			go answerWithSource(back)
+		}
 		r := &relay.Relay{Enter: s.jail.Enter}
-		if _, err := r.Listen(relay.Forward{
-			Network: "udp", Listen: addrPort("0.0.0.0:5353"), Targets: []netip.AddrPort{addrPort("127.0.0.1:53")},
-			Source: []netip.Addr{netip.MustParseAddr(jailIP4)},
-		}); err != nil {
-			t.Fatal(err)
+		for listen, target := range map[string]string{
+			"0.0.0.0:5353": "127.0.0.1:53", "[::]:5353": "[::1]:53", "0.0.0.0:5354": "[::1]:53", "[::]:5354": "127.0.0.1:53",
+		} {
+			if _, err := r.Listen(relay.Forward{
+				Network: "udp", Listen: addrPort(listen), Targets: []netip.AddrPort{addrPort(target)},
+				Source: []netip.Addr{netip.MustParseAddr(jailIP4), netip.MustParseAddr(jailIP6)},
+			}); err != nil {
+				t.Fatal(err)
+			}
 		}
 		serve(t, r)
-		for _, asked := range []string{hostIP, "192.168.77.3"} {
-			c, err := s.lan.Dial("udp", asked+":5353") // connected: takes answers from there only
+		for asked, want := range map[string]string{
+			hostIP + ":5353": jailIP4, "192.168.77.3:5353": jailIP4, "[" + hostIP6 + "]:5353": jailIP6, "[fd77::3]:5353": jailIP6,
+			hostIP + ":5354": jailIP6, "192.168.77.3:5354": jailIP6, "[" + hostIP6 + "]:5354": jailIP4, "[fd77::3]:5354": jailIP4,
+		} {
+			c, err := s.lan.Dial("udp", asked) // connected: takes answers from there only
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -171,12 +213,87 @@ func TestIntegrationUDP(t *testing.T) {
 			c.Write([]byte("hello"))
 			buf := make([]byte, 100)
 			n, err := c.Read(buf)
-			if want := "hello " + jailIP4; err != nil || string(buf[:n]) != want {
+			if want := "hello " + want; err != nil || string(buf[:n]) != want {
 				t.Errorf("asked %s: got %q, %v; want %q", asked, buf[:n], err, want)
 			}
 			c.Close()
 		}
 	})
+}
+
+// answerWithSource answers each datagram with itself and whom it came from.
+func answerWithSource(back net.PacketConn) {
+	buf := make([]byte, 100)
+	for {
+		n, from, err := back.ReadFrom(buf)
+		if err != nil {
+			return
+		}
+		back.WriteTo(append(buf[:n:n], " "+addrOf(from).Addr().String()...), from)
+	}
+}
+
+// Peers far away are looked after by keepalive, no byte waits for the next one,
+// and it is plain TCP on both sides (R12, R18).
+func TestIntegrationOptions(t *testing.T) {
+	world.Run(t, func(t *testing.T, w *world.World) {
+		s := newSite(t, w)
+		back := s.listen(t, s.jail, jailIP4+":8080").(*net.TCPListener)
+		defer back.Close()
+		r := &relay.Relay{Enter: s.jail.Enter}
+		forward(t, r, "tcp", hostIP+":8081", addrPort(jailIP4+":8080"))
+		serve(t, r)
+		c, err := s.lan.Dial("tcp", hostIP+":8081")
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer c.Close()
+		server := accept(t, back)
+		for side, ends := range map[string][2]netip.AddrPort{
+			"client": {addrOf(c.RemoteAddr()), addrOf(c.LocalAddr())},
+			"target": {addrOf(server.RemoteAddr()), addrOf(server.LocalAddr())},
+		} {
+			fd := socketBetween(t, ends[0], ends[1])
+			for name, o := range map[string]struct{ level, name, want int }{
+				"SO_PROTOCOL":   {unix.SOL_SOCKET, unix.SO_PROTOCOL, unix.IPPROTO_TCP},
+				"SO_KEEPALIVE":  {unix.SOL_SOCKET, unix.SO_KEEPALIVE, 1},
+				"TCP_KEEPIDLE":  {unix.IPPROTO_TCP, unix.TCP_KEEPIDLE, 15},
+				"TCP_KEEPINTVL": {unix.IPPROTO_TCP, unix.TCP_KEEPINTVL, 15},
+				"TCP_KEEPCNT":   {unix.IPPROTO_TCP, unix.TCP_KEEPCNT, 9},
+				"TCP_NODELAY":   {unix.IPPROTO_TCP, unix.TCP_NODELAY, 1},
+			} {
+				if got, err := unix.GetsockoptInt(fd, o.level, o.name); got != o.want || err != nil {
+					t.Errorf("%s: %s is %d (%v); want %d", side, name, got, err, o.want)
+				}
+			}
+		}
+	})
+}
+
+// socketBetween returns this process's socket with these two addresses.
+func socketBetween(t *testing.T, local, peer netip.AddrPort) int {
+	t.Helper()
+	fds, err := os.ReadDir("/proc/self/fd")
+	if err != nil {
+		t.Fatal(err)
+	}
+	is := func(sa unix.Sockaddr, err error, want netip.AddrPort) bool {
+		in, ok := sa.(*unix.SockaddrInet4)
+		return err == nil && ok && netip.AddrPortFrom(netip.AddrFrom4(in.Addr), uint16(in.Port)) == want
+	}
+	for _, entry := range fds {
+		fd, err := strconv.Atoi(entry.Name())
+		if err != nil {
+			t.Fatal(err)
+		}
+		name, nameErr := unix.Getsockname(fd)
+		other, otherErr := unix.Getpeername(fd)
+		if is(name, nameErr, local) && is(other, otherErr, peer) {
+			return fd
+		}
+	}
+	t.Fatalf("no socket from %v to %v", local, peer)
+	return -1
 }
 
 // A client that vanishes without a word while bytes are on their way to it is

@@ -17,26 +17,26 @@ import (
 )
 
 // Bytes arrive as they were sent, both ways at once, whatever the sizes (R1).
-func TestIntegrity(t *testing.T) {
+func TestIntegrity(t *testing.T) { both(t, integrity) }
+
+func integrity(t *testing.T, link link) {
 	sizes := []int{1, 2, 1000, 64<<10 - 1, 64 << 10, 64<<10 + 1, 1 << 20, 24 << 20}
-	both(t, func(t *testing.T, link link) {
-		for _, size := range sizes {
-			t.Run(fmt.Sprint(size), func(t *testing.T) {
-				a, b := link(t)
-				want := random(size)
-				var g sync.WaitGroup
-				for _, c := range []*net.TCPConn{a, b} {
-					g.Go(func() { writeChunks(t, c, want); c.CloseWrite() })
-					g.Go(func() {
-						if got := expectEOF(t, c); !bytes.Equal(got, want) {
-							t.Errorf("%d bytes arrived, not as they were sent", len(got))
-						}
-					})
-				}
-				g.Wait()
-			})
-		}
-	})
+	for _, size := range sizes {
+		t.Run(fmt.Sprint(size), func(t *testing.T) {
+			a, b := link(t)
+			want := random(size)
+			var g sync.WaitGroup
+			for _, c := range []*net.TCPConn{a, b} {
+				g.Go(func() { writeChunks(t, c, want); c.CloseWrite() })
+				g.Go(func() {
+					if got := expectEOF(t, c); !bytes.Equal(got, want) {
+						t.Errorf("%d bytes arrived, not as they were sent", len(got))
+					}
+				})
+			}
+			g.Wait()
+		})
+	}
 }
 
 // writeChunks writes b in pieces of random sizes, many of them tiny.
@@ -52,20 +52,20 @@ func writeChunks(t *testing.T, c *net.TCPConn, b []byte) {
 }
 
 // One byte at a time gets through without waiting for more (R1, R18).
-func TestSingleBytes(t *testing.T) {
-	both(t, func(t *testing.T, link link) {
-		a, b := link(t)
-		go func() { echo(b); b.Close() }()
-		var buf [1]byte
-		for i := range 500 {
-			a.Write([]byte{byte(i)})
-			if _, err := io.ReadFull(a, buf[:]); err != nil || buf[0] != byte(i) {
-				t.Fatalf("byte %d: got %d, %v", i, buf[0], err)
-			}
+func TestSingleBytes(t *testing.T) { both(t, singleBytes) }
+
+func singleBytes(t *testing.T, link link) {
+	a, b := link(t)
+	go func() { echo(b); b.Close() }()
+	var buf [1]byte
+	for i := range 500 {
+		a.Write([]byte{byte(i)})
+		if _, err := io.ReadFull(a, buf[:]); err != nil || buf[0] != byte(i) {
+			t.Fatalf("byte %d: got %d, %v", i, buf[0], err)
 		}
-		a.CloseWrite()
-		expectEOF(t, a)
-	})
+	}
+	a.CloseWrite()
+	expectEOF(t, a)
 }
 
 // Many connections, one after another and at once; no descriptor remains (R1, R4).
@@ -109,22 +109,22 @@ func TestManyConnections(t *testing.T) {
 }
 
 // It does not matter who speaks first, or whether anyone does (R2).
-func TestWhoSpeaksFirst(t *testing.T) {
-	both(t, func(t *testing.T, link link) {
-		eachWay(t, link, func(t *testing.T, a, b *net.TCPConn) {
-			a.Write([]byte("220 ready\r\n"))
-			got := make([]byte, 11)
-			if _, err := io.ReadFull(b, got); err != nil || string(got) != "220 ready\r\n" {
-				t.Errorf("got %q, %v", got, err)
-			}
-		})
-		t.Run("nobody", func(t *testing.T) {
-			a, b := link(t)
-			a.CloseWrite()
-			expectEOF(t, b)
-			b.CloseWrite()
-			expectEOF(t, a)
-		})
+func TestWhoSpeaksFirst(t *testing.T) { both(t, whoSpeaksFirst) }
+
+func whoSpeaksFirst(t *testing.T, link link) {
+	eachWay(t, link, func(t *testing.T, a, b *net.TCPConn) {
+		a.Write([]byte("220 ready\r\n"))
+		got := make([]byte, 11)
+		if _, err := io.ReadFull(b, got); err != nil || string(got) != "220 ready\r\n" {
+			t.Errorf("got %q, %v", got, err)
+		}
+	})
+	t.Run("nobody", func(t *testing.T) {
+		a, b := link(t)
+		a.CloseWrite()
+		expectEOF(t, b)
+		b.CloseWrite()
+		expectEOF(t, a)
 	})
 }
 

@@ -81,11 +81,11 @@ func expectDatagram(t testing.TB, c *net.UDPConn, want []byte) {
 // Datagrams keep their boundaries and their order, from nothing to the largest
 // (R19).
 func TestDatagrams(t *testing.T) {
-	for _, ip := range []string{"127.0.0.1", "::1"} {
-		t.Run(ip, func(t *testing.T) {
-			back := listenUDP(t, net.JoinHostPort(ip, "0"))
+	for _, p := range paths {
+		t.Run(p.name, func(t *testing.T) {
+			back := listenUDP(t, p.target)
 			r := &relay.Relay{}
-			f := forward(t, r, "udp", net.JoinHostPort(ip, "0"), addrOf(back.LocalAddr()))
+			f := forward(t, r, "udp", p.listen, addrOf(back.LocalAddr()))
 			serve(t, r)
 			c := dialUDP(t, f.Addr())
 			sizes := []int{0, 1, 64, 1472, 1473, 9000, 65507, 0, 64, 64, 64, 63, 65}
@@ -151,12 +151,14 @@ func TestAnswersComeFromTheAddressAsked(t *testing.T) {
 
 // A target that is not there yet ends nothing: when it appears the same client
 // reaches it (R20).
-func TestTargetAppearsLater(t *testing.T) {
-	back := listenUDP(t, "127.0.0.1:0")
+func TestTargetAppearsLater(t *testing.T) { everyPath(t, targetAppearsLater) }
+
+func targetAppearsLater(t *testing.T, listen, target string) {
+	back := listenUDP(t, target)
 	addr := addrOf(back.LocalAddr())
 	back.Close()
 	r := &relay.Relay{}
-	f := forward(t, r, "udp", "127.0.0.1:0", addr)
+	f := forward(t, r, "udp", listen, addr)
 	serve(t, r)
 	c := dialUDP(t, f.Addr())
 	for i := range 3 {
@@ -191,13 +193,15 @@ func TestNextTargetUDP(t *testing.T) {
 }
 
 // A datagram either way keeps a flow (R21).
-func TestFlowTimeout(t *testing.T) {
+func TestFlowTimeout(t *testing.T) { everyPath(t, flowTimeout) }
+
+func flowTimeout(t *testing.T, listen, target string) {
 	const limit = 120 * time.Second
 	clock := relay.NewClock()
 	r := &relay.Relay{}
 	clock.Use(r)
-	back := listenUDP(t, "127.0.0.1:0")
-	f := forward(t, r, "udp", "127.0.0.1:0", addrOf(back.LocalAddr()))
+	back := listenUDP(t, target)
+	f := forward(t, r, "udp", listen, addrOf(back.LocalAddr()))
 	serve(t, r)
 	oneWay, answers, silent := dialUDP(t, f.Addr()), dialUDP(t, f.Addr()), dialUDP(t, f.Addr())
 	silent.Write([]byte("?"))
@@ -227,12 +231,14 @@ func TestFlowTimeout(t *testing.T) {
 
 // A flood of clients costs no more than the cap, and flows that are in use go on
 // (R22).
-func TestFlowCap(t *testing.T) {
+func TestFlowCap(t *testing.T) { everyPath(t, flowCap) }
+
+func flowCap(t *testing.T, listen, target string) {
 	const limit = 32
-	back := listenUDP(t, "127.0.0.1:0")
+	back := listenUDP(t, target)
 	clients := echoUDP(back)
 	r := &relay.Relay{Limits: relay.Limits{MaxFlows: limit}}
-	f := forward(t, r, "udp", "127.0.0.1:0", addrOf(back.LocalAddr()))
+	f := forward(t, r, "udp", listen, addrOf(back.LocalAddr()))
 	serve(t, r)
 	before := descriptors(t)
 	var regulars []*net.UDPConn
@@ -264,6 +270,51 @@ func TestFlowCap(t *testing.T) {
 	}
 }
 
+// A flood of datagrams whose senders are invented, and wait for no answer, costs
+// a bounded number of descriptors and amount of memory, and a client that is
+// served goes on being served (R22).
+func TestFlood(t *testing.T) { everyPath(t, flood) }
+
+func flood(t *testing.T, listen, target string) {
+	const limit = 64
+	back := listenUDP(t, target)
+	echoUDP(back)
+	r := &relay.Relay{Workers: 1, Limits: relay.Limits{MaxFlows: limit}}
+	f := forward(t, r, "udp", listen, addrOf(back.LocalAddr()))
+	serve(t, r)
+	regular := dialUDP(t, f.Addr())
+	ask(t, regular, []byte("one"))
+	ask(t, regular, []byte("two")) // has shown that it gets answers
+	before, memory := descriptors(t), heap()
+	const n = 5000
+	for i := range n {
+		source := fmt.Sprintf("127.%d.%d.%d:0", 1+i%200, i>>8&255, i&255)
+		if f.Addr().Addr().Is6() {
+			source = "[::1]:0"
+		}
+		c, err := net.DialUDP("udp", net.UDPAddrFromAddrPort(addrPort(source)), net.UDPAddrFromAddrPort(f.Addr()))
+		if err != nil {
+			t.Fatal(err)
+		}
+		c.Write([]byte("flood"))
+		c.Close()
+		if i%100 == 0 {
+			ask(t, regular, []byte("still here?"))
+		}
+	}
+	ask(t, regular, []byte("three"))
+	s := f.Stats().Load()
+	if s.Active > limit || s.Total < n/2 || s.Evicted < s.Total-limit {
+		t.Errorf("%d flows of %d exist, %d were evicted; the limit is %d", s.Active, s.Total, s.Evicted, limit)
+	}
+	if d := descriptors(t) - before; d > limit {
+		t.Errorf("%d descriptors more; the limit is %d flows", d, limit)
+	}
+	if grown := heap() - memory; grown > 4<<20 {
+		t.Errorf("%d bytes more for %d clients", grown, n)
+	}
+}
+
 // Clients from elsewhere get nothing, and cost no flow.
 func TestAllowUDP(t *testing.T) {
 	back := listenUDP(t, "127.0.0.1:0")
@@ -289,12 +340,14 @@ func TestAllowUDP(t *testing.T) {
 
 // Bursts from many clients at once arrive whole and in order, batched or not
 // (R19, R23).
-func TestDatagramBursts(t *testing.T) {
-	back := listenUDP(t, "127.0.0.1:0")
+func TestDatagramBursts(t *testing.T) { everyPath(t, datagramBursts) }
+
+func datagramBursts(t *testing.T, listen, target string) {
+	back := listenUDP(t, target)
 	back.SetReadBuffer(4 << 20)
 	echoUDP(back)
 	r := &relay.Relay{Workers: 2}
-	f := forward(t, r, "udp", "127.0.0.1:0", addrOf(back.LocalAddr()))
+	f := forward(t, r, "udp", listen, addrOf(back.LocalAddr()))
 	serve(t, r)
 	var g sync.WaitGroup
 	for i := range 8 {
@@ -319,11 +372,13 @@ func TestDatagramBursts(t *testing.T) {
 }
 
 // The port is bound once, and its listener takes the flows with it.
-func TestListenUDP(t *testing.T) {
-	back := listenUDP(t, "127.0.0.1:0")
+func TestListenUDP(t *testing.T) { everyPath(t, listenUDPOnce) }
+
+func listenUDPOnce(t *testing.T, listen, target string) {
+	back := listenUDP(t, target)
 	echoUDP(back)
 	r := &relay.Relay{}
-	f := forward(t, r, "udp", "127.0.0.1:0", addrOf(back.LocalAddr()))
+	f := forward(t, r, "udp", listen, addrOf(back.LocalAddr()))
 	serve(t, r)
 	if _, err := r.Listen(relay.Forward{Network: "udp", Listen: f.Addr(), Targets: []netip.AddrPort{addrOf(back.LocalAddr())}}); !errors.Is(err, syscall.EADDRINUSE) {
 		t.Errorf("the same address again: %v", err)
