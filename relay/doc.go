@@ -38,5 +38,7 @@
 // UDP has a flow for each client and local address, with a connected socket to
 // the target, in the same loop (udp.go).
 //
+// CONFORMANCE.md lists what must hold, and the tests of it.
+//
 // Waiting is half of the cost of a small message; wait.go tells how it is done.
 package relay

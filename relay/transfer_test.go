@@ -13,6 +13,8 @@ import (
 	"testing"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/wgjail/wgjail/relay"
 )
 
@@ -66,6 +68,29 @@ func singleBytes(t *testing.T, link link) {
 	}
 	a.CloseWrite()
 	expectEOF(t, a)
+}
+
+// Urgent data is not passed on, and what is around it arrives: a peer that does
+// not ask for urgent data sees the same without a relay (R18).
+func TestUrgentData(t *testing.T) { both(t, urgentData) }
+
+func urgentData(t *testing.T, link link) {
+	eachWay(t, link, func(t *testing.T, a, b *net.TCPConn) {
+		a.Write([]byte("before "))
+		raw, err := a.SyscallConn()
+		if err != nil {
+			t.Fatal(err)
+		}
+		raw.Control(func(fd uintptr) { err = unix.Sendto(int(fd), []byte("!"), unix.MSG_OOB, nil) })
+		if err != nil {
+			t.Fatal(err)
+		}
+		a.Write([]byte("after"))
+		a.CloseWrite()
+		if got := expectEOF(t, b); string(got) != "before after" {
+			t.Errorf("got %q", got)
+		}
+	})
 }
 
 // Many connections, one after another and at once; no descriptor remains (R1, R4).
