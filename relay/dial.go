@@ -99,7 +99,9 @@ func prepareDial(fd int32, r *route, source *sockaddr, options []option) syscall
 	if r.local {
 		// Nothing is lost on the way and no queue builds up, but the default may
 		// be an algorithm that paces all the same, with a timer for every packet.
-		return sysSetString(fd, unix.IPPROTO_TCP, unix.TCP_CONGESTION, "reno")
+		// Where that may not be changed, things are slower.
+		sysSetString(fd, unix.IPPROTO_TCP, unix.TCP_CONGESTION, "reno")
+		return 0
 	}
 	for _, o := range keepalive {
 		if e := sysSetInt(fd, o.level, o.name, o.value); e != 0 {
