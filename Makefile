@@ -7,7 +7,7 @@ export WGJAIL_TEST_ALL := 1
 endif
 
 .NOTPARALLEL:
-.PHONY: build package demo test tools lint test-race test-command test-package test-veth test-vm fuzz bench bench-go clean
+.PHONY: build package demo test tools lint test-race test-command test-package test-boot test-veth test-vm fuzz bench bench-go clean
 
 build:
 	CGO_ENABLED=0 go build -trimpath -o wgjail ./cmd/wgjail
@@ -41,6 +41,10 @@ test-command:
 
 test-package:
 	internal/package/test
+
+# A whole Debian with systemd and our package in it: minutes, in emulation, so not part of test.
+test-boot:
+	internal/boot/test
 
 test-vm:
 	internal/vm/test
