@@ -60,8 +60,11 @@ func fromHandle(h netns.NsHandle) (*Namespace, error) {
 // idOf checks that fd is a network namespace (ioctl_ns(2)) and returns its ID.
 func idOf(fd int) (ID, error) {
 	kind, err := unix.IoctlRetInt(fd, unix.NS_GET_NSTYPE)
-	if err != nil || kind != unix.CLONE_NEWNET {
+	if errors.Is(err, unix.ENOTTY) || err == nil && kind != unix.CLONE_NEWNET {
 		return ID{}, ErrNotNamespace
+	}
+	if err != nil {
+		return ID{}, os.NewSyscallError("ioctl", err)
 	}
 	var st unix.Stat_t
 	if err := unix.Fstat(fd, &st); err != nil {
