@@ -39,10 +39,11 @@ const tableName = "wgjail"
 //	  }
 //	}
 func applyRules(ns *netnsx.Namespace, name string, servers []netip.Addr) error {
-	c, err := nftables.New(nftables.WithNetNSFd(ns.Fd()))
+	c, err := openRules(ns)
 	if err != nil {
 		return noRules(err)
 	}
+	defer c.CloseLasting()
 	table := &nftables.Table{Family: nftables.TableFamilyINet, Name: tableName}
 	c.AddTable(table) // so that there is one to delete
 	c.DelTable(table)
@@ -61,6 +62,16 @@ func applyRules(ns *netnsx.Namespace, name string, servers []netip.Addr) error {
 		return noRules(err)
 	}
 	return nil
+}
+
+// openRules opens a connection to the packet filter of ns. It is made on a thread
+// in ns: the library's own way of getting there loses the error when it fails.
+func openRules(ns *netnsx.Namespace) (c *nftables.Conn, err error) {
+	err = ns.Do(func() error {
+		c, err = nftables.New(nftables.AsLasting())
+		return err
+	})
+	return c, err
 }
 
 func noRules(err error) error {

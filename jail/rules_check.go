@@ -14,10 +14,11 @@ import (
 // checkRules reports the first chain of the jail's table, out of those named,
 // that is not exactly as it was made.
 func checkRules(ns *netnsx.Namespace, name string, servers []netip.Addr, chains ...string) error {
-	c, err := nftables.New(nftables.WithNetNSFd(ns.Fd()))
+	c, err := openRules(ns)
 	if err != nil {
 		return err
 	}
+	defer c.CloseLasting()
 	there, err := c.ListChainsOfTableFamily(nftables.TableFamilyINet)
 	if err != nil {
 		return err
@@ -77,10 +78,11 @@ func uncounted(rule []expr.Any) []expr.Any {
 
 // refusedNames returns how many packets to name servers have been refused.
 func refusedNames(ns *netnsx.Namespace) (uint64, error) {
-	c, err := nftables.New(nftables.WithNetNSFd(ns.Fd()))
+	c, err := openRules(ns)
 	if err != nil {
 		return 0, err
 	}
+	defer c.CloseLasting()
 	table := &nftables.Table{Family: nftables.TableFamilyINet, Name: tableName}
 	rules, err := c.GetRules(table, &nftables.Chain{Table: table, Name: namesChain})
 	if err != nil {

@@ -57,10 +57,15 @@ func (n names) trace(host *netlink.Handle, ns *netnsx.Namespace) bool {
 	if ns == nil {
 		return false
 	}
-	inside, err := nftables.New(nftables.WithNetNSFd(ns.Fd()))
+	var inside *nftables.Conn
+	err = ns.Do(func() (err error) { // the library's own way loses the error when it fails
+		inside, err = nftables.New(nftables.AsLasting())
+		return err
+	})
 	if err != nil {
 		return true
 	}
+	defer inside.CloseLasting()
 	tables, err := inside.ListTablesOfFamily(nftables.TableFamilyINet)
 	return err != nil || slices.ContainsFunc(tables, func(t *nftables.Table) bool { return t.Name == innerTable })
 }
