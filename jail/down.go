@@ -50,7 +50,10 @@ func Down(ctx context.Context, name string, opts DownOptions) (*DownReport, erro
 	defer lock.release()
 	report := &DownReport{Existed: !missing(stateDir(name)) || !missing(dnsDir(name)) && dnsOwner(name) == nil}
 	var errs []error
-	ns, _ := ownNamespace(name)
+	ns, _, err := ownNamespace(name)
+	if err != nil {
+		return report, err
+	}
 	if ns != nil {
 		defer ns.Close()
 		if opts.Kill {
@@ -68,23 +71,27 @@ func Down(ctx context.Context, name string, opts DownOptions) (*DownReport, erro
 
 // ownNamespace opens the jail's namespace, or returns nil if there is none, or
 // none that is ours. named tells whether the jail's name still stands for it: if
-// not, only what runs inside keeps it.
-func ownNamespace(name string) (ns *netnsx.Namespace, named bool) {
+// not, only what runs inside keeps it. The error says that it may be there.
+func ownNamespace(name string) (ns *netnsx.Namespace, named bool, err error) {
 	if missing(stateDir(name)) {
-		return nil, false
+		return nil, false, nil
 	}
 	s, err := loadState(name)
 	if err != nil {
 		s = &state{Name: name, Namespace: savedNamespace(name)}
 	}
-	if ns, err := s.openNamespace(); err == nil {
-		return ns, true
+	ns, err = s.openNamespace()
+	if err == nil {
+		return ns, true, nil
+	}
+	if !errors.Is(err, os.ErrNotExist) && !errors.Is(err, netnsx.ErrNotNamespace) && !errors.Is(err, errReplaced) {
+		return nil, false, err
 	}
 	ns, err = netnsx.Open(s.nameless())
 	if err != nil || ns.ID() != s.Namespace {
-		return nil, false
+		return nil, false, nil
 	}
-	return ns, false
+	return ns, false, nil
 }
 
 // savedNamespace reads the one thing that even a state of another version is
@@ -112,7 +119,8 @@ func teardown(ctx context.Context, name string, log *slog.Logger) error {
 	}
 	s, stateErr := loadState(name)
 	ours := !missing(stateDir(name))
-	ns, named := ownNamespace(name)
+	ns, named, nsErr := ownNamespace(name)
+	try("open the namespace", func() error { return nsErr })
 	if ns != nil {
 		defer ns.Close()
 	}

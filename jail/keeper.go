@@ -106,7 +106,7 @@ func RunKeeper(ctx context.Context, name string, log *slog.Logger, haste int) er
 	}
 	defer k.close()
 	if _, err := k.held.WriteString(committed + "\n"); err != nil {
-		return err
+		log.Warn("the next up will take this keeper for one that was left behind", "err", err)
 	}
 	w := k.newWatcher(readClocks())
 	log.Info("keeper started", "jail", name, "backend", string(k.state.Backend), "pid", os.Getpid())

@@ -69,6 +69,7 @@ func tryLock(path string) (*fileLock, error) {
 			if errors.Is(err, unix.EWOULDBLOCK) {
 				return nil, ErrBusy
 			}
+			// The file stays: somebody may hold it.
 			return nil, &os.PathError{Op: "lock", Path: path, Err: err}
 		}
 		if sameFile(f, path) {
@@ -85,10 +86,15 @@ func openLock(path string) (*os.File, error) {
 		}
 		return os.Open(runDir)
 	}
-	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
+	dir := filepath.Dir(path)
+	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return nil, err
 	}
-	return os.OpenFile(path, os.O_CREATE|os.O_RDWR, 0o600)
+	f, err := os.OpenFile(path, os.O_CREATE|os.O_RDWR, 0o600)
+	if err != nil {
+		os.Remove(dir) // if it is empty
+	}
+	return f, err
 }
 
 func sameFile(f *os.File, path string) bool {

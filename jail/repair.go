@@ -93,11 +93,14 @@ func (s *state) openNamespace() (*netnsx.Namespace, error) {
 	}
 	if s.Namespace != (netnsx.ID{}) && ns.ID() != s.Namespace {
 		ns.Close()
-		return nil, hint.Wrap(fmt.Errorf("network namespace %s is not the one that wgjail made: someone has replaced it", s.Name),
+		return nil, hint.Wrap(fmt.Errorf("network namespace %s %w", s.Name, errReplaced),
 			"remove the jail with: wgjail down %s", s.Name)
 	}
 	return ns, nil
 }
+
+// errReplaced is the error for a name that stands for a foreign namespace.
+var errReplaced = errors.New("is not the one that wgjail made: someone has replaced it")
 
 // missingParts says what a complete jail lacks; nothing means that it is whole.
 func (s *state) missingParts() ([]string, error) {

@@ -81,6 +81,12 @@ func cleanShared() error {
 		return err
 	}
 	defer l.release()
+	left, _ := filepath.Glob(filepath.Join(runDir, ".new-*")) // of an interrupted save
+	for _, path := range left {
+		if err := removeFile(path); err != nil {
+			return err
+		}
+	}
 	if names, err := List(); err != nil || len(names) > 0 {
 		return err
 	}

@@ -166,7 +166,9 @@ func (p Place) forgetKilledLocked() error {
 	}
 	p.forgetEmpty()
 	if p.Jail != "" {
-		if ns, _ := ownNamespace(p.Jail); ns != nil {
+		ns, _, err := ownNamespace(p.Jail)
+		errs = append(errs, err)
+		if ns != nil {
 			errs = append(errs, forgetClientWay(p.Jail, ns))
 			ns.Close()
 		}
