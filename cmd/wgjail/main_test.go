@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"fmt"
 	"log/slog"
 	"os"
 	"path/filepath"
@@ -11,6 +12,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/wgjail/wgjail/internal/fault"
 	"github.com/wgjail/wgjail/internal/world"
 )
 
@@ -22,12 +24,23 @@ const actVariable = "WGJAIL_TEST_ACT"
 // begins: "N", or "N COMMAND" for that command only.
 const killVariable = "WGJAIL_TEST_KILL"
 
+// faultVariable makes wgjail ask the test before each system call that changes
+// something: see fault.Install.
+const faultVariable = "WGJAIL_TEST_FAULT"
+
 func TestMain(m *testing.M) {
 	if filepath.Base(os.Args[0]) == "probe" {
 		os.Exit(probe(os.Args[1:]))
 	}
 	if filepath.Base(os.Args[0]) == "wgjail" || os.Getenv(actVariable) != "" {
 		os.Setenv(actVariable, "1") // for itself under the name of /proc/self/exe
+		if os.Getenv(faultVariable) != "" {
+			os.Unsetenv(faultVariable) // children inherit the filter
+			if err := fault.Install(); err != nil {
+				fmt.Fprintln(os.Stderr, err)
+				os.Exit(99)
+			}
+		}
 		p := &program{in: os.Stdin, out: os.Stdout, err: os.Stderr, started: time.Now(), wrapLog: killAtStep()}
 		os.Exit(p.run(os.Args[1:]))
 	}

@@ -16,6 +16,7 @@ const (
 	dialx    = "internal/dialx"
 	resolver = "internal/resolver"
 	hint     = "internal/hint"
+	fault    = "internal/fault"
 	command  = "cmd/wgjail"
 )
 
@@ -32,6 +33,7 @@ var layout = Rules{
 		resolver:          {},
 		"proxy":           {"relay", dialx, resolver, hint},
 		"jail":            {"relay", "veth", "proxy", dialx, resolver, netnsx, hint},
+		fault:             {},
 		provider:          {netnsx, hint},
 		machine:           {},
 		world:             {machine, netnsx, hint, provider},
@@ -42,7 +44,7 @@ var layout = Rules{
 		command:           {"jail", "relay", "veth", "bench", machine, netnsx, provider, hint},
 		"internal/arrows": {},
 	},
-	Tests: []string{world, provider, netnsx, hint},
+	Tests: []string{world, provider, fault, netnsx, hint},
 
 	Homes: map[string][]string{
 		// Libraries.
@@ -74,9 +76,9 @@ var layout = Rules{
 		"runtime.LockOSThread":   {netnsx, command}, // the command pins its main goroutine to the main thread
 		"runtime.UnlockOSThread": {netnsx},
 		unix + ".Setns":          {netnsx},
-		unix + ".SYS_SETNS":      {netnsx},
+		unix + ".SYS_SETNS":      {netnsx, fault},  // fault: to make it fail
 		unix + ".Unshare":        {netnsx, "jail"}, // jail: the mount namespace of a program that replaces the process
-		unix + ".SYS_UNSHARE":    {netnsx},
+		unix + ".SYS_UNSHARE":    {netnsx, fault},
 		unix + ".CLONE_NEWNET":   {netnsx, machine, inTests}, // for a child process
 		"syscall.Unshare":        {},
 		"syscall.SYS_UNSHARE":    {},
