@@ -25,13 +25,18 @@ func (l *lab) upHasty(t *testing.T) *world.Node {
 	if r := l.runCmd(t, withEnv([]string{fmt.Sprintf("%s=%d", hasteVariable, haste)}, "up", l.conf)); r.status != 0 {
 		t.Fatalf("up: exit status %d", r.status)
 	}
+	keeperBegun(t)
+	return l.w.Open(t, "vpn")
+}
+
+func keeperBegun(t *testing.T) {
+	t.Helper()
 	world.Eventually(t, "the keeper to begin", func() error {
 		if log := keeperLog(t); !strings.Contains(log, "keeper started") {
 			return fmt.Errorf("it says %q", log)
 		}
 		return nil
 	})
-	return l.w.Open(t, "vpn")
 }
 
 func keeperLog(t *testing.T) string {

@@ -141,7 +141,7 @@ func TestKeeperLowersTheMTU(t *testing.T) {
 		inside := l.upHasty(t)
 		l.hasMTU(t, inside, 1420)
 		upload := make(chan error, 1)
-		go func() { upload <- l.upload(inside, 10<<20) }() // begins before the keeper knows
+		go func() { upload <- l.upload(inside, int64(times(10<<20, 1<<20))) }() // begins before the keeper knows
 		l.hasMTU(t, inside, 1344)
 		if err := <-upload; err != nil {
 			t.Errorf("what began before: %v", err)
@@ -153,7 +153,7 @@ func TestKeeperLowersTheMTU(t *testing.T) {
 				t.Fatal(err)
 			}
 			defer c.Close()
-			transfer(t, c, 10<<20)
+			transfer(t, c, times(10<<20, 1<<20))
 		}
 		if out := l.do(t, "up", l.conf); out != "jail vpn is already up\n" {
 			t.Errorf("up printed %q", out)
