@@ -26,6 +26,7 @@ func (p *program) checkCommand() *cobra.Command {
 part as up made it, does every way out lead into the tunnel, who is asked for
 names, what could a program do to leave? It sends a few packets through the
 tunnel, and changes nothing. Exit status 1 means that a probe has failed.`,
+		ValidArgsFunction: completeJails(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			name := ""
 			if len(args) > 0 {
