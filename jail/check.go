@@ -89,7 +89,7 @@ func Check(ctx context.Context, name string, opts CheckOptions) (*CheckReport, e
 		r.OK = r.OK && v.result != Failed
 		r.Probes = append(r.Probes, Finding{ID: p.id, Probe: p.what, Result: v.result, Why: v.why, Do: v.do})
 	}
-	r.Warnings = append(r.Warnings, c.twins()...)
+	r.Warnings = append(append(r.Warnings, c.twins()...), c.strangeLinks()...)
 	return r, ctx.Err()
 }
 

@@ -139,13 +139,13 @@ func socketElsewhere(process, number int, id netnsx.ID) (bool, error) {
 // undoing are the capabilities with which a program can undo the jail: leave
 // it, change its routes and rules, or take over a process or the kernel.
 var undoing = map[int]string{
-	unix.CAP_BPF: "CAP_BPF", unix.CAP_DAC_READ_SEARCH: "CAP_DAC_READ_SEARCH", unix.CAP_MKNOD: "CAP_MKNOD", unix.CAP_NET_ADMIN: "CAP_NET_ADMIN",
-	unix.CAP_SYS_ADMIN: "CAP_SYS_ADMIN", unix.CAP_SYS_MODULE: "CAP_SYS_MODULE", unix.CAP_SYS_PTRACE: "CAP_SYS_PTRACE", unix.CAP_SYS_RAWIO: "CAP_SYS_RAWIO",
+	unix.CAP_BPF: "CAP_BPF", unix.CAP_NET_ADMIN: "CAP_NET_ADMIN", unix.CAP_SYS_ADMIN: "CAP_SYS_ADMIN",
+	unix.CAP_SYS_MODULE: "CAP_SYS_MODULE", unix.CAP_SYS_PTRACE: "CAP_SYS_PTRACE", unix.CAP_SYS_RAWIO: "CAP_SYS_RAWIO",
 }
 
 // probeCapabilities wants no program to be able to undo the jail.
 func (c *checker) probeCapabilities(context.Context) outcome {
-	return c.settle("end it, and start it with wgjail exec, without --keep-caps",
+	return c.settle("end it, and start it with wgjail exec, without --keep-caps; a service needs NoNewPrivileges=yes and a User=",
 		"no program has a capability to undo the jail with, or a way to get one", powers)
 }
 

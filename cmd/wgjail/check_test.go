@@ -390,3 +390,45 @@ func TestCheckForwardsInVethMode(t *testing.T) {
 		}
 	})
 }
+
+// A service that systemd has put into the jail, with the drop-in's mounts, is as
+// good as a program of exec.
+func TestCheckAcceptsServices(t *testing.T) {
+	world.Run(t, func(t *testing.T, w *world.World) {
+		l := newLab(t, w)
+		l.up(t)
+		script := "set -e\n"
+		for line := range strings.Lines(l.do(t, "systemd", "attach", "app", "--jail", "vpn", "--print")) {
+			key, value, _ := strings.Cut(strings.TrimSpace(line), "=")
+			from, to, _ := strings.Cut(value, ":")
+			switch key {
+			case "BindReadOnlyPaths":
+				script += fmt.Sprintf("mount --bind %s %s\n", from, to)
+			case "TemporaryFileSystem":
+				script += fmt.Sprintf("mkdir -p %[1]s\nmount -t tmpfs -o ro none %[1]s\n", from)
+			}
+		}
+		start := func(script string) {
+			p := l.Host.Start(t, exec.Command("unshare", "--mount", "sh", "-c", script+
+				"exec nsenter --net=/run/netns/vpn setpriv --no-new-privs --reuid=65534 --regid=65534 --clear-groups sleep 1007"))
+			world.Eventually(t, "the service", func() error {
+				for _, s := range l.status(t).Processes {
+					if s.PID == p.Pid && strings.HasPrefix(s.Command, "sleep") {
+						return nil
+					}
+				}
+				return fmt.Errorf("it is not there")
+			})
+		}
+		start(script)
+		r := l.check(t)
+		if !r.OK || len(r.Warnings) != 1 || !strings.Contains(r.Warnings[0], "sees the host's interfaces in /sys") {
+			t.Errorf("failed %q, %+v, warned %q", r.failed(), r.find(t, "masks"), r.Warnings)
+		}
+		// Without one of them it is not.
+		start(strings.Replace(script, "mount -t tmpfs -o ro none /run/nscd\n", "touch /run/nscd/socket\n", 1))
+		if r := l.check(t); !slices.Equal(r.failed(), []string{"masks"}) || !strings.Contains(r.find(t, "masks").Why, "sees /run/nscd") {
+			t.Errorf("without a mask failed %q: %+v", r.failed(), r.find(t, "masks"))
+		}
+	})
+}
