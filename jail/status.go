@@ -64,6 +64,11 @@ type ForwardStatus struct {
 	BytesOut uint64 `json:"bytes_out"` // from the jail to clients
 	Errors   uint64 `json:"dial_errors"`
 
+	// UDP: datagrams that could not be passed on, and flows that ended early to
+	// make room for others.
+	Dropped uint64 `json:"dropped,omitempty"`
+	Evicted uint64 `json:"evicted,omitempty"`
+
 	// In veth mode, what the rules have let through, and what is wrong.
 	PacketsIn  uint64 `json:"packets_in,omitempty"`
 	PacketsOut uint64 `json:"packets_out,omitempty"`
@@ -187,6 +192,7 @@ func forwardsIn(register string) ([]ForwardStatus, error) {
 		f := ForwardStatus{record: rec.record, Netns: rec.Netns, redirect: rec.Redirect}
 		if s, err := readStats(statsPath(rec.path)); err == nil {
 			f.Active, f.Total, f.Refused, f.Errors = s.Active, s.Total, s.Refused, s.DialErrors
+			f.Dropped, f.Evicted = s.Dropped, s.Evicted
 			f.BytesIn, f.BytesOut = s.BytesIn, s.BytesOut
 		}
 		list = append(list, f)

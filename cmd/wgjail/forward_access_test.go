@@ -8,6 +8,7 @@ import (
 	"io"
 	"net"
 	"net/netip"
+	"strings"
 	"syscall"
 	"testing"
 	"time"
@@ -159,6 +160,26 @@ func TestForwardCounters(t *testing.T) {
 		})
 		if other := l.status(t).Forwards[1]; other.Total != 0 || other.BytesIn != 0 || other.BytesOut != 0 {
 			t.Errorf("the other forward counts %+v", other)
+		}
+
+		// What goes wrong is counted too, and shown.
+		l.do(t, "forward", "-d", "8082:82")
+		l.do(t, "forward", "-d", "--allow", "203.0.113.7", "5353:53/udp")
+		mustBeReset(t, l.LAN, world.HostLANV4+":8082")
+		c, err := l.LAN.Dial("udp", world.HostLANV4+":5353")
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer c.Close()
+		c.Write([]byte("may I?"))
+		l.waitStatus(t, "errors in status", func(s jailStatus) bool {
+			return len(s.Forwards) == 4 && s.Forwards[2].DialErrors == 4 && s.Forwards[3].Refused == 1 && s.Forwards[3].Dropped == 1
+		})
+		table := l.do(t, "status")
+		for _, text := range []string{"0 open of 1, 0 refused, 4 dial errors, 0 B in", "0 open of 0, 1 refused, 1 datagrams dropped, 0 B in"} {
+			if !strings.Contains(table, text) {
+				t.Errorf("no %q in the table:\n%s", text, table)
+			}
 		}
 	})
 }

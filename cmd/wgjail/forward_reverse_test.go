@@ -57,6 +57,15 @@ func TestReverse(t *testing.T) {
 			t.Errorf("a datagram: %v", err)
 		}
 
+		app := w.Namespace(t, "app")
+		elsewhere := l.forward(t, "--reverse", "--netns", "app", "8080:5432")
+		mustGreet(t, app, "127.0.0.1:8080", "host4")
+		if table := l.do(t, "status"); !strings.Contains(table, "namespace /run/netns/app\n  reverse  127.0.0.1:8080/tcp to 127.0.0.1:5432 (relay), ") {
+			t.Errorf("status printed:\n%s", table)
+		}
+		elsewhere.Signal(t, syscall.SIGTERM)
+		elsewhere.Wait()
+
 		f := l.status(t).Forwards
 		if len(f) != 5 || f[1].ID != "reverse-tcp-127.0.0.1:5433" || !f[1].Reverse || f[1].Listen != "127.0.0.1:5433" || f[1].Target != "127.0.0.1:5433" || f[1].Total != 2 {
 			t.Errorf("forwards in status: %+v", f)

@@ -42,7 +42,10 @@ func TestForwardSourceClient(t *testing.T) {
 		serve(t, jail, "tunnel", "tcp4", l.Client.Addresses[0].Addr().String()+":82")
 		serve(t, jail, "tunnel6", "tcp6", "["+l.Client.Addresses[1].Addr().String()+"]:82")
 		serve(t, jail, "v6", "tcp6", "[::1]:83")
-		l.forward(t, "--source", "client", "80-84")
+		p := l.forward(t, "--source", "client", "80-84")
+		if sets := capabilitiesOf(t, p.Pid); len(sets) != 2 || !sets["CapPrm:0000000000001000"] || !sets["CapEff:0000000000001000"] {
+			t.Errorf("the forward has %v; want CAP_NET_ADMIN and no other", sets)
+		}
 		for _, c := range []struct {
 			from     *world.Node
 			to, want string

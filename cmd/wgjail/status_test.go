@@ -51,6 +51,8 @@ type forwardStatus struct {
 	PacketsOut             uint64 `json:"packets_out"`
 	ProxyProtocol          string `json:"proxy_protocol"`
 	Reverse                bool
+	DialErrors             uint64 `json:"dial_errors"`
+	Dropped                uint64
 	Warning                string
 }
 
@@ -99,6 +101,7 @@ var (
 		"id": "string", "pid": "number", "mode": "string", "proto": "string", "listen": "string", "target": "string",
 		"allow": "array", "source": "string", "active": "number", "total": "number", "refused": "number",
 		"bytes_in": "number", "bytes_out": "number", "dial_errors": "number?",
+		"dropped": "number?", "evicted": "number?",
 	}
 	processShape = map[string]string{"pid": "number", "uid": "number", "command": "string"}
 )

@@ -84,11 +84,20 @@ func (v view) printForward(w io.Writer, name string, f *jail.ForwardStatus) {
 	}
 	key := fmt.Sprintf("forward %s %s %s %d", name, f.Netns, f.ID, f.PID)
 	in, out := int64(f.BytesIn), int64(f.BytesOut)
+	rare := ""
+	for _, c := range []struct {
+		n    uint64
+		what string
+	}{{f.Errors, "dial errors"}, {f.Dropped, "datagrams dropped"}, {f.Evicted, "flows evicted"}} {
+		if c.n > 0 {
+			rare += fmt.Sprintf(", %d %s", c.n, c.what)
+		}
+	}
 	packets := ""
 	if f.PacketsIn+f.PacketsOut > 0 {
 		packets = fmt.Sprintf(" (%d and %d packets by rules)", f.PacketsIn, f.PacketsOut)
 	}
-	fmt.Fprintf(w, "  %s, %d open of %d, %d refused, %s in%s, %s out%s%s\n", what, f.Active, f.Total, f.Refused,
+	fmt.Fprintf(w, "  %s, %d open of %d, %d refused%s, %s in%s, %s out%s%s\n", what, f.Active, f.Total, f.Refused, rare,
 		size(in), v.rates.of(key+" in", in), size(out), v.rates.of(key+" out", out), packets)
 	if f.Warning != "" {
 		fmt.Fprintf(w, "  \t%s\n", f.Warning)
