@@ -286,7 +286,7 @@ func flood(t *testing.T, listen, target string) {
 	ask(t, regular, []byte("one"))
 	ask(t, regular, []byte("two")) // has shown that it gets answers
 	before, memory := descriptors(t), heap()
-	const n = 5000
+	const n = 2000
 	for i := range n {
 		source := fmt.Sprintf("127.%d.%d.%d:0", 1+i%200, i>>8&255, i&255)
 		if f.Addr().Addr().Is6() {

@@ -90,6 +90,14 @@ func TestForwardSourceClient(t *testing.T) {
 		if f := l.status(t).Forwards[1]; f.Source != "jail" {
 			t.Errorf("status says that the source is %q", f.Source)
 		}
+
+		// A jail that is made with its forwards has them in the same way.
+		l.do(t, "down", "vpn")
+		l.do(t, "up", l.conf, "--source", "client", "-p", "80")
+		serve(t, w.Open(t, "vpn"), "again", "tcp", "[::]:80")
+		if _, seen, err := greet(l.LAN, world.HostLANV4+":80"); err != nil || seen.String() != world.LANV4 {
+			t.Errorf("with up -p the service saw %v (%v)", seen, err)
+		}
 	})
 }
 
