@@ -14,6 +14,8 @@ import (
 	"testing"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/wgjail/wgjail/internal/provider"
 	"github.com/wgjail/wgjail/internal/world"
 )
@@ -59,6 +61,7 @@ var trials = []trial{
 	{"calls do not come in", func(x *ruled) error { return x.callsComeIn("10.64.0.2") }},
 	{"calls do not come in over IPv6", func(x *ruled) error { return x.callsComeIn("fd64::2") }},
 	{"a resolver of one's own", func(x *ruled) error { return x.echo("127.0.0.1:53") }},
+	{"answers to a client's own address stay inside", func(x *ruled) error { return x.marked(0x57480001) }},
 	{"the jail's server", func(x *ruled) error { return x.asks("10.64.0.1") }},
 	{"the jail's server over IPv6", func(x *ruled) error { return x.asks("fd64::1") }},
 	{"no other server over udp", func(x *ruled) error { return x.stranger("udp", world.InternetV4+":53") }},
@@ -105,6 +108,26 @@ func (x *ruled) asks(server string) error {
 		return errors.New("it was not asked")
 	}
 	return nil
+}
+
+// marked is an error unless what has the mark of --source client is refused on
+// its way into the tunnel.
+func (x *ruled) marked(mark int) error {
+	return x.jail.Do(func() error {
+		fd, err := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
+		if err != nil {
+			return err
+		}
+		defer unix.Close(fd)
+		if err := unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_MARK, mark); err != nil {
+			return err
+		}
+		_, to := sockaddr(netip.MustParseAddrPort(world.InternetV4 + ":7"))
+		if err := unix.Sendto(fd, []byte("answer"), 0, to); !errors.Is(err, unix.EPERM) {
+			return fmt.Errorf("%v; want it refused", err)
+		}
+		return nil
+	})
 }
 
 // stranger is an error unless another server is refused at once.
@@ -194,7 +217,7 @@ func TestRuleMutations(t *testing.T) {
 			}
 			l.do(t, "up", l.conf)
 		}
-		if total != 2+5+3 {
+		if total != 2+6+3 {
 			t.Errorf("there are %d rules", total)
 		}
 		for _, trial := range trials {
