@@ -30,13 +30,14 @@ type names struct {
 	jail   string
 	link   string // 14 characters; an interface may have 15
 	chains string // 18 characters; a chain may have 28
+	mark   string // with which the comments of its rules begin, as iptables-save(8) shows them
 }
 
 // namesOf is the one place where names of the kernel's objects come from.
 func namesOf(jail string) names {
 	sum := sha256.Sum256([]byte("wgjail veth\x00" + jail))
 	h := hex.EncodeToString(sum[:5])
-	return names{jail, linkPrefix + h, chainPrefix + h + "-"}
+	return names{jail, linkPrefix + h, chainPrefix + h + "-", `--comment "wgjail ` + jail}
 }
 
 // chain returns the name of one of the jail's chains on the host.

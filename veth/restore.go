@@ -20,12 +20,10 @@ var tables = []string{"mangle", "filter", "nat"}
 
 // idOf returns the ID in a rule's comment, and whether the rule is the jail's.
 func (n names) idOf(line string) (id string, ours bool) {
-	const flag = `--comment "`
-	at := strings.Index(line, flag+n.comment(""))
-	if at < 0 {
+	_, rest, found := strings.Cut(line, n.mark)
+	if !found {
 		return "", false
 	}
-	rest := line[at+len(flag)+len(n.comment("")):]
 	id, _, closed := strings.Cut(rest, `"`)
 	if id == "" {
 		return "", closed
