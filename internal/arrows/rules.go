@@ -48,6 +48,7 @@ var layout = Rules{
 
 	Homes: map[string][]string{
 		// Libraries.
+		"github.com/chromedp/chromedp":            {inTests},
 		"github.com/coreos/go-iptables":           {"veth"},
 		"github.com/coreos/go-systemd":            {command},
 		"github.com/HdrHistogram/hdrhistogram-go": {"bench"},
