@@ -17,6 +17,7 @@ type candidate struct {
 	name, what string
 	ours       bool
 	noUDP      bool
+	kernel     bool                        // the kernel holds the connections: its processes need nothing for them
 	idle       int                         // connections that it can hold; 0: as many as usual
 	needs      []string                    // programs
 	start      func(*lab, *instance) error // fills in the instance
@@ -49,9 +50,9 @@ var candidates = []*candidate{
 	{name: "generator", what: "nothing but the load generator: client and server on the host, over its loopback", start: startGenerator},
 	{name: "direct", what: "no forwarder: the client is in the jail, over its loopback, past the jail's rules", start: startDirect},
 	{name: "native", what: "no forwarder: the server is on the host", start: startNative},
-	{name: "relay", what: "wgjail forward", ours: true, start: forward()},
-	{name: "relay-source", what: "wgjail forward --source client", ours: true, start: forward("--source", "client")},
-	{name: "veth", what: "wgjail forward --mode veth", ours: true, start: forward("--mode", "veth")},
+	{name: "relay", what: "wgjail forward", ours: true, start: forward(udpPorts)},
+	{name: "relay-source", what: "wgjail forward --source client", ours: true, noUDP: true, start: forward(nil, "--source", "client")},
+	{name: "veth", what: "wgjail forward --mode veth", ours: true, kernel: true, start: forward(udpPorts, "--mode", "veth")},
 	{name: "dnat", what: "DNAT and MASQUERADE over a veth pair, by hand", needs: []string{"iptables"}, start: startDNAT},
 	{name: "haproxy", what: "HAProxy, namespace, mode tcp, splice-auto, 2 threads", noUDP: true, needs: []string{"haproxy"}, start: startHAProxy},
 	{name: "socket-proxyd", what: "systemd-socket-proxyd in the jail", noUDP: true, needs: []string{proxyd}, start: startProxyd},
@@ -89,8 +90,8 @@ func intoJail(l *lab, i *instance) {
 	l.aim(i, "lan", hostLAN, forwardBase, l.inJail)
 }
 
-// forward starts wgjail forward with options.
-func forward(options ...string) func(*lab, *instance) error {
+// forward starts wgjail forward with options, for the TCP ports and these.
+func forward(udp []uint16, options ...string) func(*lab, *instance) error {
 	return func(l *lab, i *instance) error {
 		intoJail(l, i)
 		args := append([]string{"forward", "--jail", jailName, "--drain-timeout", "0"}, options...)
@@ -98,7 +99,7 @@ func forward(options ...string) func(*lab, *instance) error {
 		for _, p := range tcpPorts {
 			args = append(args, fmt.Sprintf("%d:%d", p+forwardBase, p))
 		}
-		for _, p := range udpPorts {
+		for _, p := range udp {
 			args = append(args, fmt.Sprintf("%d:%d/udp", p+forwardBase, p))
 		}
 		return i.run(l, "host", jail.Self(args...))

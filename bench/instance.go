@@ -59,7 +59,7 @@ func (i *instance) run(l *lab, node string, cmd *exec.Cmd) error {
 	return nil
 }
 
-// startPatience is how long a candidate may take until the first byte.
+// startPatience is how long a candidate may take until the first byte, or to end.
 const startPatience = 10 * time.Second
 
 // ready waits until a request is answered, or it is clear that none will be.
@@ -94,7 +94,7 @@ func (i *instance) stop() error {
 		for _, p := range i.procs {
 			select {
 			case <-p.done:
-			case <-time.After(3 * time.Second):
+			case <-time.After(startPatience):
 				errs = append(errs, fmt.Errorf("%s did not end when asked to", p.cmd.Args[0]))
 			}
 		}

@@ -18,7 +18,7 @@ type measurement struct {
 	workload  *workload
 	candidate string
 	round     int
-	held      int // connections that the candidate can hold idle
+	held      int // connections that the candidate's processes can hold idle
 }
 
 // add notes a value.

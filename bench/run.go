@@ -195,7 +195,10 @@ func (r *runner) candidateRound(ctx context.Context, p plan, round int) {
 		return
 	}
 	m := &measurement{runner: r, instance: &instance{}, candidate: c.name, round: round, held: c.idle}
-	if m.held == 0 {
+	switch {
+	case c.kernel:
+		m.held = 0
+	case m.held == 0:
 		m.held = idleConnections
 	}
 	r.say(round, c.name+" starts")

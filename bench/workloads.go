@@ -3,6 +3,7 @@ package bench
 import (
 	"context"
 	"fmt"
+	"math"
 	"time"
 
 	"github.com/wgjail/wgjail/bench/load"
@@ -60,7 +61,7 @@ func startTime(_ context.Context, m *measurement) error {
 // idle looks at what connections cost that do nothing. Later than first
 // it would find memory that other connections have left.
 func idle(ctx context.Context, m *measurement) error {
-	if m.group() == 0 {
+	if m.group() == 0 || m.held == 0 {
 		return nil
 	}
 	before := groupHolding(m.group())
@@ -72,7 +73,8 @@ func idle(ctx context.Context, m *measurement) error {
 	h.Close()
 	m.settle(ctx)
 	m.add("memory", "KiB", report.Lower, float64(after.memory-before.memory)/1024/float64(m.held))
-	m.add("descriptors", "", report.Lower, float64(after.files-before.files)/float64(m.held))
+	// To the hundredth: a forwarder opens and closes files of its own.
+	m.add("descriptors", "", report.Lower, math.Round(100*float64(after.files-before.files)/float64(m.held))/100+0) // and no -0
 	return nil
 }
 

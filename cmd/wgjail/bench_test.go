@@ -54,8 +54,8 @@ func TestBench(t *testing.T) {
 		dir := t.TempDir()
 		csvFile, page := filepath.Join(dir, "r.csv"), filepath.Join(dir, "r.html")
 		r := l.doBench(t, "--rounds", "1", "--duration", "100ms", "--csv", csvFile, "--html", page,
-			"--modes", "generator,direct,native,relay,dnat,socket-proxyd,userspace,kernel")
-		for _, name := range []string{"generator", "direct", "native", "relay", backend()} {
+			"--modes", "generator,direct,native,relay,relay-source,veth,dnat,socket-proxyd,userspace,kernel")
+		for _, name := range []string{"generator", "direct", "native", "relay", "relay-source", "veth", backend()} {
 			for _, c := range r.Candidates {
 				if c.Name == name && c.Missing != "" {
 					t.Errorf("%s is not available: %s", name, c.Missing)
@@ -92,13 +92,17 @@ func checkFigures(t *testing.T, r *report.Report) {
 	t.Helper()
 	_, workloads := bench.Names()
 	for _, w := range workloads {
-		names := []string{"relay"}
+		names := []string{"relay", "relay-source", "veth"}
 		switch {
+		case w == "udp" || w == "udp-flood": // only TCP tells who the client is
+			names = []string{"relay", "veth", "generator", "direct", "native"}
+		case w == "idle": // the kernel holds what veth forwards
+			names = names[:2]
 		case strings.HasPrefix(w, "wrk-") || strings.HasPrefix(w, "iperf3-"):
 			continue
 		case w == "commands" || strings.HasPrefix(w, "tunnel-"):
 			names = []string{backend()}
-		case w != "idle" && w != "start":
+		case w != "start":
 			names = append(names, "generator", "direct", "native")
 		}
 		for _, name := range names {
