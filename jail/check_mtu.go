@@ -12,7 +12,9 @@ func (c *checker) probeMTUPath(ctx context.Context) outcome {
 	if c.silent {
 		return skipped("the tunnel has no handshake to send through")
 	}
-	ctx, cancel := context.WithTimeout(ctx, c.opts.Patience)
+	// A size counts as lost after all its tries. Less patience would take a slow
+	// answer for none.
+	ctx, cancel := context.WithTimeout(ctx, max(c.opts.Patience, (echoTries+1)*echoWait))
 	defer cancel()
 	r, err := c.probeMTU(ctx, c.ns)
 	switch {
