@@ -96,11 +96,13 @@ func (l *lab) decoys(t *testing.T) *service {
 	return serve(t, l.Host, "decoy", "tcp", "[::]:9000")
 }
 
-// mishaps are what can go wrong with a jail that has a forward.
-var mishaps = map[string]struct {
+// A mishap is something that can go wrong with a jail that has a forward.
+type mishap struct {
 	script string
 	after  string // the answer to clients then: "app", "reset" or "closed"
-}{
+}
+
+var mishaps = map[string]mishap{
 	"no service":           {":", "reset"},
 	"keeper killed":        {"kill -9 $(head -n 1 /run/wgjail/vpn/keeper)", "app"},
 	"interface deleted":    {"ip -n vpn link delete vpn", "reset"},
@@ -121,41 +123,58 @@ var mishaps = map[string]struct {
 func TestForwardNeverReachesTheHost(t *testing.T) {
 	for name, c := range rows(mishaps, "no service", "keeper killed", "interface deleted", "down and up") {
 		t.Run(name, func(t *testing.T) {
-			eachMode(t, func(t *testing.T, l *lab, m forwardMode) {
-				decoy := l.decoys(t)
-				jail := l.up(t)
-				if name != "no service" {
-					serve(t, jail, "app", "tcp", "[::]:9000")
-				}
-				m.forward(t, l, "--dial-timeout", "200ms", "8080:9000")
-				pid := l.status(t).Forwards[0].PID
-				h := hammerAt(l.clients(), "8080")
-				world.Eventually(t, "a client", func() error { return h.begun() })
+			eachMode(t, func(t *testing.T, l *lab, m forwardMode) { c.mustNotLeadToTheHost(t, l, m, name) })
+		})
+	}
+}
 
-				cmd := exec.Command("sh", "-ec", "CONF=$0 FORWARD=$1; "+c.script, l.conf, fmt.Sprint(pid))
-				if r := l.runCmd(t, cmd); r.status != 0 {
-					t.Fatalf("%s: status %d", c.script, r.status)
-				}
-				if strings.Contains(name, "reused") || name == "down and up" {
-					serve(t, l.w.Open(t, "vpn"), "impostor", "tcp", "[::]:9000")
-				}
-				after := c.after
-				if m.rules && name == "loopback down" {
-					after = "app" // rules lead to the tunnel's address
-				}
-				world.Eventually(t, after, func() error { return l.answer(after, m) })
-				for who, n := range h.end() {
-					if who != "" && who != "app" {
-						t.Errorf("%d clients were answered by the %s", n, who)
-					}
-				}
-				if n := decoy.called(); n != 0 {
-					t.Errorf("the decoy was called %d times", n)
-				}
-				mustGreet(t, l.Host, "127.0.0.1:9000", "decoy") // the positive control
+// Nor do clients that are shown to the service, which reaches them by routes of
+// its own.
+func TestForwardSourceClientNeverReachesTheHost(t *testing.T) {
+	m := forwardMode{name: "source client", args: []string{"--source", "client"}, seen: true}
+	for name, after := range rows(map[string]string{"no service": "reset", "addresses removed": "app", "name reused": "closed", "down and up": "closed"}, "down and up") {
+		t.Run(name, func(t *testing.T) {
+			world.Run(t, func(t *testing.T, w *world.World) {
+				mishap{mishaps[name].script, after}.mustNotLeadToTheHost(t, newLab(t, w), m, name)
 			})
 		})
 	}
+}
+
+// mustNotLeadToTheHost lets it happen while many clients connect.
+func (c mishap) mustNotLeadToTheHost(t *testing.T, l *lab, m forwardMode, name string) {
+	t.Helper()
+	decoy := l.decoys(t)
+	jail := l.up(t)
+	if name != "no service" {
+		serve(t, jail, "app", "tcp", "[::]:9000")
+	}
+	m.forward(t, l, "--dial-timeout", "200ms", "8080:9000")
+	pid := l.status(t).Forwards[0].PID
+	h := hammerAt(l.clients(), "8080")
+	world.Eventually(t, "a client", func() error { return h.begun() })
+
+	cmd := exec.Command("sh", "-ec", "CONF=$0 FORWARD=$1; "+c.script, l.conf, fmt.Sprint(pid))
+	if r := l.runCmd(t, cmd); r.status != 0 {
+		t.Fatalf("%s: status %d", c.script, r.status)
+	}
+	if strings.Contains(name, "reused") || name == "down and up" {
+		serve(t, l.w.Open(t, "vpn"), "impostor", "tcp", "[::]:9000")
+	}
+	after := c.after
+	if m.rules && name == "loopback down" {
+		after = "app" // rules lead to the tunnel's address
+	}
+	world.Eventually(t, after, func() error { return l.answer(after, m) })
+	for who, n := range h.end() {
+		if who != "" && who != "app" {
+			t.Errorf("%d clients were answered by the %s", n, who)
+		}
+	}
+	if n := decoy.called(); n != 0 {
+		t.Errorf("the decoy was called %d times", n)
+	}
+	mustGreet(t, l.Host, "127.0.0.1:9000", "decoy") // the positive control
 }
 
 // answer returns nil if a client from the LAN gets this answer at port 8080. The
