@@ -7,6 +7,7 @@ import (
 	"io"
 	"os"
 	"os/signal"
+	"slices"
 	"strings"
 	"syscall"
 	"time"
@@ -67,15 +68,40 @@ func (p *program) benchCommand() *cobra.Command {
 		},
 	}
 	fs := cmd.Flags()
-	fs.StringSliceVar(&f.cfg.Modes, "modes", nil, "measure only these, `MODE,…`; what ratios are marked by is measured too")
-	fs.StringSliceVar(&f.cfg.Workloads, "workloads", nil, "do only these, `WORKLOAD,…`")
-	fs.DurationVar(&f.cfg.Duration, "duration", 200*time.Millisecond, "of each measurement")
-	fs.IntVar(&f.cfg.Rounds, "rounds", 5, "how often each measurement is made")
+	fs.StringSliceVar(&f.cfg.Modes, "modes", nil, "measure only these `MODES`, with commas between them, and generator, by which figures are marked")
+	fs.StringSliceVar(&f.cfg.Workloads, "workloads", nil, "do only these `WORKLOADS`, with commas between them")
+	fs.DurationVar(&f.cfg.Duration, "duration", 200*time.Millisecond, "how `LONG` each measurement takes")
+	fs.IntVar(&f.cfg.Rounds, "rounds", 5, "how `OFTEN` each is made")
 	fs.BoolVar(&f.asJSON, "json", false, "print JSON, with each value")
 	fs.StringVar(&f.csvFile, "csv", "", "also write each value to `FILE`, as CSV; - is standard output, instead of tables")
 	fs.StringVar(&f.htmlFile, "html", "", "also write a page with charts to `FILE`")
 	fs.StringVar(&f.compareTo, "compare", "", "say what has moved since `FILE`, which --json wrote; exit status 1 if for the worse")
+	cmd.RegisterFlagCompletionFunc("modes", listOf(modes))
+	cmd.RegisterFlagCompletionFunc("workloads", listOf(workloads))
+	for _, name := range []string{"csv", "html", "compare"} {
+		cmd.RegisterFlagCompletionFunc(name, completeFile)
+	}
 	return cmd
+}
+
+// listOf offers words for a list with commas: those that are not in it yet.
+func listOf(words []string) completer {
+	return func(_ *cobra.Command, _ []string, word string) ([]string, cobra.ShellCompDirective) {
+		at := strings.LastIndex(word, ",") + 1
+		have := strings.Split(word[:at], ",")
+		var offers []string
+		for _, w := range words {
+			if !slices.Contains(have, w) {
+				offers = append(offers, word[:at]+w)
+			}
+		}
+		return offers, cobra.ShellCompDirectiveNoFileComp | cobra.ShellCompDirectiveNoSpace
+	}
+}
+
+// completeFile leaves it to the shell.
+func completeFile(*cobra.Command, []string, string) ([]string, cobra.ShellCompDirective) {
+	return nil, cobra.ShellCompDirectiveDefault
 }
 
 // wrapped lists names in lines that fit a terminal.

@@ -20,13 +20,13 @@
   const colour = name => colours[dark.matches ? 'dark' : 'light'][name] || '#888888';
   const variable = name => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
 
-  // The same three digits as in the tables.
+  // Three digits, as in the tables.
+  const three = v => String(+v.toPrecision(3));
   const number = v => {
     const a = Math.abs(v);
-    if (a >= 1e6) return (v / 1e6).toPrecision(3) + ' M';
-    if (a >= 1e4) return Math.round(v / 1e3) + ' k';
-    if (a >= 100 || a === 0) return v.toFixed(0);
-    return v.toPrecision(a >= 10 ? 3 : 2);
+    if (a >= 1e6) return three(v / 1e6) + ' M';
+    if (a >= 1e4) return three(v / 1e3) + ' k';
+    return three(v);
   };
 
   // Whiskers from the least to the greatest, and the figure beside the bar.
