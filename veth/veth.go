@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"log/slog"
 	"net/netip"
+	"os"
+	"os/exec"
 	"slices"
 	"strings"
 	"sync"
@@ -139,6 +141,10 @@ func openBooks(log *slog.Logger) (books []rulebook, v6 bool, err error) {
 	six, err := variant.open(true)
 	if err == nil {
 		_, err = six.snapshot()
+	}
+	var refused *exec.ExitError
+	if err != nil && !errors.Is(err, exec.ErrNotFound) && !errors.Is(err, os.ErrNotExist) && !errors.As(err, &refused) {
+		return nil, false, err // it could not be asked
 	}
 	if err != nil {
 		log.Warn("no IPv6 rules on this host: IPv6 clients are not redirected", "error", err)
