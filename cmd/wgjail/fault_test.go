@@ -3,6 +3,7 @@ package main
 import (
 	"bytes"
 	"errors"
+	"fmt"
 	"os"
 	"os/exec"
 	"strings"
@@ -27,13 +28,15 @@ func eachFault(t *testing.T, least, stride int, test func(t *testing.T, f *fault
 	}
 	for _, kill := range []bool{false, true} {
 		t.Run(map[bool]string{false: "fails", true: "kills"}[kill], func(t *testing.T) {
-			n := 1
-			for ; ; n += stride {
-				f := &fault.Fault{N: n, Kill: kill}
-				if test(t, f); t.Failed() {
-					t.Fatalf("that was after %s", f.String())
+			n, f := 1, &fault.Fault{}
+			defer func() {
+				if t.Failed() {
+					t.Logf("that was after %s", f)
 				}
-				if f.String() == "nothing" {
+			}()
+			for ; ; n += stride {
+				f = &fault.Fault{N: n, Kill: kill}
+				if test(t, f); t.Failed() || f.String() == "nothing" {
 					break
 				}
 			}
@@ -120,16 +123,25 @@ func TestForwardWithFaults(t *testing.T) {
 		eachFault(t, 30, 4, func(t *testing.T, f *fault.Fault) {
 			r := l.withFault(t, f, exec.Command("wgjail", "forward", "-d", "8080"))
 			r.sane(t, f)
-			s, err := jail.ReadStatus("vpn")
-			if err != nil || s.State != jail.StateUp {
-				t.Errorf("the jail is %+v, %v", s, err)
-			}
-			if s != nil && len(s.Forwards) == 0 {
+			var s *jail.Status
+			world.Eventually(t, "a jail that is up", func() (err error) { // a forward repairs its rules
+				if s, err = jail.ReadStatus("vpn"); err == nil && s.State != jail.StateUp {
+					err = fmt.Errorf("it is %s: %q", s.State, s.Missing)
+				}
+				return err
+			})
+			if len(s.Forwards) == 0 {
 				l.quiet(t, "forward", "-d", "8080")
 			}
-			l.quiet(t, "forward", "--stop")
-			os.Remove("/run/wgjail/vpn/forward.log")
-			l.unchanged(t, up, "forward --stop")
+			// One that is killed while it removes its rules leaves that to the next.
+			world.Eventually(t, "a jail without forwards", func() error {
+				l.quiet(t, "forward", "--stop")
+				os.Remove("/run/wgjail/vpn/forward.log")
+				if diff := world.Diff(up, w.Snapshot(t)); diff != "" {
+					return errors.New(diff)
+				}
+				return nil
+			})
 		})
 		l.do(t, "down", "vpn")
 		l.unchanged(t, before, "down")

@@ -119,7 +119,7 @@ func TestLoadIsHeld(t *testing.T) {
 			c.Close()
 		}
 		world.Eventually(t, "the forward to let go", func() error {
-			if fds, _ := holds(t, forward); fds != idle {
+			if fds, _ := holds(t, forward); fds > idle {
 				return fmt.Errorf("it has %d descriptors, had %d with one connection", fds, idle)
 			}
 			return nil
