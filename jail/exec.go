@@ -107,7 +107,7 @@ func prepareExec(opts ExecOptions) (*execution, error) {
 		return nil, err
 	}
 	userChanges := e.account.change && int(e.account.uid) != os.Geteuid()
-	e.Env = environment(opts.Env, e.account, userChanges, opts.Isolate)
+	e.Env = portVariables(environment(opts.Env, e.account, userChanges, opts.Isolate), opts.Name)
 	e.cwd = workingDirectory()
 	if e.mirrors, err = masks(opts.Name, e.cwd, opts.Isolate); err != nil {
 		return nil, err

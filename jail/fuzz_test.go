@@ -70,7 +70,7 @@ func FuzzParseState(f *testing.F) {
 		s.echoTargets()
 		standIns(s.Addresses)
 		usable(s.Routes)
-		jailChains(s.Name, s.DNS)
+		jailChains(s.Name, s.DNS, s.openPort(1))
 		resolvConf(s.DNS, s.Search)
 		again, err := json.Marshal(s)
 		if err != nil {

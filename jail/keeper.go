@@ -110,6 +110,7 @@ func RunKeeper(ctx context.Context, name string, log *slog.Logger, haste int) er
 	}
 	w := k.newWatcher(readClocks())
 	log.Info("keeper started", "jail", name, "backend", string(k.state.Backend), "pid", os.Getpid())
+	defer k.keepPort(ctx)()
 	w.watch(ctx)
 	log.Info("keeper ended", "jail", name)
 	return nil

@@ -29,6 +29,9 @@ func (m *maker) repair(ctx context.Context, before *state) (*Jail, error) {
 		return nil, hint.Wrap(fmt.Errorf("jail %s is up with the %s backend", name, before.Backend),
 			"change it with: wgjail down %s, then up again", name)
 	}
+	if err := m.samePort(before); err != nil {
+		return nil, err
+	}
 	if err := settleKeeper(ctx, name); err != nil {
 		return nil, err
 	}
@@ -51,7 +54,7 @@ func (m *maker) repair(ctx context.Context, before *state) (*Jail, error) {
 	if err := m.prepare(ctx); err != nil {
 		return nil, err
 	}
-	m.state.Namespace, m.state.Complete, m.state.Hooks = before.Namespace, before.Complete, before.Hooks
+	m.state.Namespace, m.state.Complete, m.state.Hooks, m.state.Port = before.Namespace, before.Complete, before.Hooks, before.Port
 	m.repairing = true
 	j, err := m.make(ctx)
 	if err != nil {
@@ -143,8 +146,10 @@ func (s *state) parts(ns *netnsx.Namespace) []part {
 		{partLoopback, func() error { return checkLoopback(ns, s.Addresses) }},
 		{partTunnel, func() error { return checkLink(ns, s) }},
 		{partSysctls, func() error { return ns.Do(func() error { return checkSettings(settings) }) }},
-		{partInbound, func() error { return checkRules(ns, s.Name, s.DNS, inputChain) }},
-		{partRules, func() error { return checkRules(ns, s.Name, s.DNS, outputChain, namesChain) }},
+		{partInbound, func() error {
+			return s.checkInbound(func(open openPort) error { return checkRules(ns, s, open, inputChain) })
+		}},
+		{partRules, func() error { return checkRules(ns, s, openPort{}, outputChain, namesChain) }},
 		{partFiles, s.checkDNS},
 		{partKeeper, s.checkKeeper},
 	}

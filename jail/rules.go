@@ -24,6 +24,8 @@ const tableName = "wgjail"
 //	  chain input {                                # who reaches the jail
 //	    type filter hook input priority filter
 //	    iifname NAME ct state established,related accept
+//	    iifname NAME meta nfproto FAMILY meta l4proto {udp,tcp} th dport PORT accept
+//	                                               # the provider's port, if there is one
 //	    iifname NAME drop                          # the provider, other peers
 //	  }
 //	  chain output {                               # whom names are asked of
@@ -38,7 +40,7 @@ const tableName = "wgjail"
 //	    reject with icmpx admin-prohibited
 //	  }
 //	}
-func applyRules(ns *netnsx.Namespace, name string, servers []netip.Addr) error {
+func applyRules(ns *netnsx.Namespace, s *state, open openPort) error {
 	c, err := openRules(ns)
 	if err != nil {
 		return noRules(err)
@@ -48,7 +50,7 @@ func applyRules(ns *netnsx.Namespace, name string, servers []netip.Addr) error {
 	c.AddTable(table) // so that there is one to delete
 	c.DelTable(table)
 	c.AddTable(table)
-	chains := jailChains(name, servers)
+	chains := jailChains(s.Name, s.DNS, open)
 	for _, chain := range chains { // all first: some rules lead to others
 		chain.Table = table
 		c.AddChain(&chain.Chain)
@@ -95,11 +97,17 @@ const (
 	namesChain  = "names"
 )
 
-func jailChains(name string, servers []netip.Addr) []*jailChain {
+func jailChains(name string, servers []netip.Addr, open openPort) []*jailChain {
 	input := jailChain{Chain: hooked(inputChain, nftables.ChainHookInput), rules: [][]expr.Any{
 		concat(link(expr.MetaKeyIIFNAME, name), established(), verdict(expr.VerdictAccept)),
-		concat(link(expr.MetaKeyIIFNAME, name), counter(), verdict(expr.VerdictDrop)),
 	}}
+	if open.port != 0 {
+		for _, proto := range []byte{unix.IPPROTO_UDP, unix.IPPROTO_TCP} {
+			input.rules = append(input.rules, concat(link(expr.MetaKeyIIFNAME, name), family(open.v6),
+				toPort(proto, open.port), verdict(expr.VerdictAccept)))
+		}
+	}
+	input.rules = append(input.rules, concat(link(expr.MetaKeyIIFNAME, name), counter(), verdict(expr.VerdictDrop)))
 	output := jailChain{Chain: hooked(outputChain, nftables.ChainHookOutput), rules: [][]expr.Any{
 		concat(link(expr.MetaKeyOIFNAME, "lo"), verdict(expr.VerdictAccept)),
 		concat(marked(clientMark), counter(), verdict(expr.VerdictDrop)),

@@ -2,7 +2,6 @@ package jail
 
 import (
 	"fmt"
-	"net/netip"
 	"reflect"
 
 	"github.com/google/nftables"
@@ -13,7 +12,7 @@ import (
 
 // checkRules reports the first chain of the jail's table, out of those named,
 // that is not exactly as it was made.
-func checkRules(ns *netnsx.Namespace, name string, servers []netip.Addr, chains ...string) error {
+func checkRules(ns *netnsx.Namespace, s *state, open openPort, chains ...string) error {
 	c, err := openRules(ns)
 	if err != nil {
 		return err
@@ -30,7 +29,7 @@ func checkRules(ns *netnsx.Namespace, name string, servers []netip.Addr, chains 
 		}
 	}
 	wanted := map[string]*jailChain{}
-	for _, chain := range jailChains(name, servers) {
+	for _, chain := range jailChains(s.Name, s.DNS, open) {
 		wanted[chain.Name] = chain
 	}
 	for _, chain := range chains {

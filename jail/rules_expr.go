@@ -49,18 +49,28 @@ func toPort(proto byte, port uint16) []expr.Any {
 	}
 }
 
-// toAddr is "ip daddr ADDR" or "ip6 daddr ADDR".
-func toAddr(a netip.Addr) []expr.Any {
-	family, offset := byte(unix.NFPROTO_IPV4), uint32(16)
-	if a.Is6() {
-		family, offset = unix.NFPROTO_IPV6, 24
+// family is "meta nfproto ipv4" or "meta nfproto ipv6".
+func family(v6 bool) []expr.Any {
+	number := byte(unix.NFPROTO_IPV4)
+	if v6 {
+		number = unix.NFPROTO_IPV6
 	}
 	return []expr.Any{
 		&expr.Meta{Key: expr.MetaKeyNFPROTO, Register: 1},
-		&expr.Cmp{Op: expr.CmpOpEq, Register: 1, Data: []byte{family}},
+		&expr.Cmp{Op: expr.CmpOpEq, Register: 1, Data: []byte{number}},
+	}
+}
+
+// toAddr is "ip daddr ADDR" or "ip6 daddr ADDR".
+func toAddr(a netip.Addr) []expr.Any {
+	offset := uint32(16)
+	if a.Is6() {
+		offset = 24
+	}
+	return append(family(a.Is6()),
 		&expr.Payload{DestRegister: 1, Base: expr.PayloadBaseNetworkHeader, Offset: offset, Len: uint32(a.BitLen() / 8)},
 		&expr.Cmp{Op: expr.CmpOpEq, Register: 1, Data: a.AsSlice()},
-	}
+	)
 }
 
 // established is "ct state established,related".

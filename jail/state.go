@@ -33,6 +33,7 @@ type state struct {
 	Peers     []peerState    `json:"peers"`
 	Routes    []netip.Prefix `json:"routes"`
 	Hooks     *Hooks         `json:"hooks,omitempty"` // nil unless they were allowed
+	Port      *PortRequest   `json:"port,omitempty"`  // nil unless the provider is asked for one
 }
 
 // A peerState is what of a peer is not secret.

@@ -38,7 +38,8 @@ type Status struct {
 	DNS       []netip.Addr    `json:"dns"`
 	Search    []string        `json:"search,omitempty"`
 	Peers     []PeerStatus    `json:"peers"`
-	Repairs   []Repair        `json:"repairs,omitempty"` // what the keeper noticed or did lately, the latest last
+	Repairs   []Repair        `json:"repairs,omitempty"`       // what the keeper noticed or did lately, the latest last
+	Port      *ProviderPort   `json:"provider_port,omitempty"` // if the provider is asked for one
 	Forwards  []ForwardStatus `json:"forwards"`
 	Processes []Process       `json:"processes"`
 }
@@ -136,6 +137,7 @@ func (s *state) status() *Status {
 		ns.Close()
 	}
 	st.Peers = s.peerStatus(dev)
+	st.Port = s.portStatus()
 	switch {
 	case len(lacks) > 0:
 		st.State, st.Missing = StateBroken, lacks

@@ -22,6 +22,9 @@ type UpOptions struct {
 	AllowHooks bool         // run the configuration's commands, inside the jail
 	Log        *slog.Logger // told each step, at debug level; nil is silent
 
+	// Port has the keeper ask the provider for a port. Nil asks for none.
+	Port *PortRequest
+
 	// Started is when the caller began. A jail that is complete, but was not
 	// by then, has been made by a rival: Up then fails with ErrBusy instead
 	// of reporting ErrUp, so that one of several wins. Zero: no rivals.
@@ -134,6 +137,9 @@ func (m *maker) prepare(ctx context.Context) error {
 	if m.opts.AllowHooks {
 		m.state.Hooks = &m.cfg.Hooks
 	}
+	if m.state.Port, err = m.opts.Port.withGateway(m.cfg.DNS); err != nil {
+		return err
+	}
 	m.step("resolve endpoints")
 	m.endpoints = map[wgtypes.Key]netip.AddrPort{}
 	var all []netip.AddrPort
@@ -204,7 +210,7 @@ func (m *maker) make(ctx context.Context) (*Jail, error) {
 		{"make the namespace", m.makeNamespace},
 		{"set the jail's sysctls", func(context.Context) error { return m.ns.Do(func() error { return applySettings(settings) }) }},
 		{"set lo up", func(context.Context) error { return bringUpLoopback(m.ns, m.state.Addresses) }},
-		{"set the firewall rules", func(context.Context) error { return applyRules(m.ns, m.cfg.Name, m.state.DNS) }},
+		{"set the firewall rules", func(context.Context) error { return applyRules(m.ns, m.state, m.state.openPortNow()) }},
 		{"make the tunnel", m.makeTunnel},
 		{"write resolv.conf", func(context.Context) error { return m.state.writeDNS() }},
 		{"run PreUp", func(ctx context.Context) error { return m.hooks(ctx, preUp) }},

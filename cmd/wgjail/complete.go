@@ -124,14 +124,16 @@ func (p *program) completeFlags(root *cobra.Command) {
 		"jail": func(*cobra.Command, []string, string) ([]string, cobra.ShellCompDirective) {
 			return completeJails(1)(nil, nil, "")
 		},
-		"log-format": oneOf(string(logText), string(logJSON)),
-		"mode":       oneOf(string(jail.ModeRelay), string(jail.ModeVeth)),
-		"netns":      completeNamespaces,
+		"log-format":    oneOf(string(logText), string(logJSON)),
+		"mode":          oneOf(string(jail.ModeRelay), string(jail.ModeVeth)),
+		"netns":         completeNamespaces,
+		"provider-port": oneOf("natpmp", "pcp"),
 
 		"proxy-protocol": oneOf("v1", "v2"),
 		"source":         oneOf(string(jail.SourceJail), string(jail.SourceClient)),
 
-		"user": completeUsers,
+		"user":  completeUsers,
+		"users": completeFiles,
 	}
 	root.RegisterFlagCompletionFunc("log-format", values["log-format"]) // fails below root, which has it
 	for _, cmd := range root.Commands() {
@@ -156,6 +158,11 @@ func completeUsers(*cobra.Command, []string, string) ([]string, cobra.ShellCompD
 		}
 	}
 	return users, cobra.ShellCompDirectiveNoFileComp
+}
+
+// completeFiles offers what the shell does by itself.
+func completeFiles(*cobra.Command, []string, string) ([]string, cobra.ShellCompDirective) {
+	return nil, cobra.ShellCompDirectiveDefault
 }
 
 // completeNamespaces offers the names that ip-netns(8) knows, and files.

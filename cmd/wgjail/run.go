@@ -58,7 +58,8 @@ func (p *program) runIn(conf string, command []string, up *upFlags, ex *execFlag
 	if err != nil {
 		return err
 	}
-	j, err := p.makeInterruptibly(cfg, opts, signals)
+	var j *jail.Jail
+	untilSignal(signals, func(ctx context.Context) { j, err = p.makeJail(ctx, cfg, opts) })
 	ours := err == nil && len(j.Repaired) == 0
 	switch {
 	case errors.Is(err, jail.ErrUp):
@@ -76,25 +77,26 @@ func (p *program) runIn(conf string, command []string, up *upFlags, ex *execFlag
 	return err
 }
 
-// makeInterruptibly is makeJail until the first signal, which stays in signals.
-func (p *program) makeInterruptibly(cfg *jail.Config, opts jail.UpOptions, signals chan os.Signal) (*jail.Jail, error) {
+// untilSignal calls do with a context that ends with the first signal, which
+// stays in signals.
+func untilSignal(signals chan os.Signal, do func(context.Context)) {
 	ctx, cancel := context.WithCancel(context.Background())
-	made, watched := make(chan struct{}), make(chan struct{})
+	done, watched := make(chan struct{}), make(chan struct{})
 	go func() {
 		defer close(watched)
 		select {
 		case s := <-signals:
 			signals <- s
 			cancel()
-		case <-made:
+		case <-done:
 		}
 	}()
 	defer func() {
-		close(made)
+		close(done)
 		<-watched
 		cancel()
 	}()
-	return p.makeJail(ctx, cfg, opts)
+	do(ctx)
 }
 
 // orSignal prefers the status of an interruption to err.
@@ -108,8 +110,9 @@ func orSignal(signals <-chan os.Signal, err error) error {
 }
 
 // runUp opens the ports, runs the command and closes the ports again.
-func (p *program) runUp(name string, command []string, stdout io.Writer, up *upFlags, ex *execFlags, signals <-chan os.Signal) error {
+func (p *program) runUp(name string, command []string, stdout io.Writer, up *upFlags, ex *execFlags, signals chan os.Signal) error {
 	place := jail.Place{Jail: name}
+	untilSignal(signals, func(ctx context.Context) { p.sayPort(ctx, name, up) })
 	if len(up.publish) > 0 {
 		if err := p.startForwards(place, up.publish, &up.forward); err != nil {
 			return err

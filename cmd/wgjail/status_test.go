@@ -31,6 +31,11 @@ type jailStatus struct {
 		TxBytes         int64      `json:"tx_bytes"`
 		AllowedIPs      []string   `json:"allowed_ips"`
 	}
+	Port *struct {
+		Protocol, Gateway, Error string
+		Port                     int
+		LocalPort                int `json:"local_port"`
+	} `json:"provider_port"`
 	Forwards  []forwardStatus
 	Processes []struct {
 		PID     int

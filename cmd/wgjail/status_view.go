@@ -60,6 +60,9 @@ func (v view) printJail(w io.Writer, s *jail.Status) {
 		fmt.Fprintf(t, "  \thandshake %s, %s received%s, %s sent%s\n", ago(peer.LatestHandshake),
 			size(peer.RxBytes), v.rates.of(key+" rx", peer.RxBytes), size(peer.TxBytes), v.rates.of(key+" tx", peer.TxBytes))
 	}
+	if s.Port != nil {
+		printPort(t, s.Port)
+	}
 	for _, r := range s.Repairs {
 		fmt.Fprintf(t, "  keeper\t%s: %s\n", ago(&r.At), r.What)
 	}

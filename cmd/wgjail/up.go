@@ -24,6 +24,8 @@ type upFlags struct {
 	strict     bool
 	metrics    string
 	publish    []string
+	port       string // --provider-port
+	onPort     string
 	forward    forwardFlags
 }
 
@@ -33,6 +35,7 @@ func (f *upFlags) register(fs *pflag.FlagSet) {
 	fs.BoolVar(&f.allowHooks, "allow-hooks", false, "run the PreUp, PostUp, PreDown and PostDown commands, inside the jail")
 	fs.BoolVar(&f.strict, "strict", false, "refuse a configuration file that others can read")
 	fs.StringVar(&f.metrics, "metrics", "", metricsUsage)
+	f.registerPort(fs)
 	f.forward.registerAccess(fs)
 }
 
@@ -42,6 +45,9 @@ func (f *upFlags) check() error {
 		return misuse{err}
 	}
 	if err := checkMetrics(f.metrics); err != nil {
+		return err
+	}
+	if _, err := f.portRequest(); err != nil {
 		return err
 	}
 	_, err := f.forward.options(f.publish)
@@ -93,6 +99,7 @@ func (p *program) up(ctx context.Context, conf string, f *upFlags, foreground bo
 	if err != nil {
 		return err
 	}
+	p.sayPort(ctx, j.Name, f)
 	if len(f.publish) > 0 {
 		err := p.startForwards(jail.Place{Jail: j.Name}, f.publish, &f.forward)
 		if err != nil && ours { // else programs may be in it
@@ -127,8 +134,12 @@ func (p *program) openConfig(conf string, f *upFlags) (*jail.Config, jail.UpOpti
 	for _, w := range cfg.Warnings {
 		p.warn("%s", w)
 	}
+	port, err := f.portRequest()
+	if err != nil {
+		return nil, jail.UpOptions{}, err
+	}
 	return cfg, jail.UpOptions{
-		Backend: backend, AllowHooks: f.allowHooks, Started: p.started, Log: p.log(p.err, slog.LevelWarn),
+		Backend: backend, Port: port, AllowHooks: f.allowHooks, Started: p.started, Log: p.log(p.err, slog.LevelWarn),
 		KeeperArgs: append(p.logArgs(), f.keeperArgs()...),
 		Waiting:    func(host string) { fmt.Fprintf(p.err, "wgjail: looking up endpoint %s …\n", host) },
 	}, nil

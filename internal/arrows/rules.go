@@ -15,6 +15,7 @@ const (
 	machine  = "internal/machine"
 	dialx    = "internal/dialx"
 	resolver = "internal/resolver"
+	portmap  = "internal/portmap"
 	hint     = "internal/hint"
 	fault    = "internal/fault"
 	command  = "cmd/wgjail"
@@ -31,8 +32,9 @@ var layout = Rules{
 		"veth":            {netnsx, hint},
 		dialx:             {},
 		resolver:          {},
+		portmap:           {},
 		"proxy":           {"relay", dialx, resolver, hint},
-		"jail":            {"relay", "veth", "proxy", dialx, resolver, netnsx, hint},
+		"jail":            {"relay", "veth", "proxy", dialx, resolver, portmap, netnsx, hint},
 		fault:             {},
 		provider:          {netnsx, hint},
 		machine:           {},

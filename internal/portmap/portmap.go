@@ -12,7 +12,6 @@ package portmap
 
 import (
 	"context"
-	"crypto/rand"
 	"errors"
 	"fmt"
 	"net"
@@ -39,8 +38,9 @@ type Client struct {
 	Gateway  netip.Addr
 	// Dial makes a connected UDP socket.
 	Dial func(ctx context.Context, network string, to netip.AddrPort) (net.Conn, error)
-
-	nonce [12]byte // tells PCP that it is us who renews
+	// Nonce tells a gateway of PCP that it is us who renews (RFC 6887, 11.2): it
+	// refuses others.
+	Nonce [12]byte
 }
 
 // A Mapping is what a gateway has granted.
@@ -85,11 +85,8 @@ func (c *Client) Map(ctx context.Context, network string, internal, external uin
 		query = natpmpQuery(network, internal, external, lifetime)
 		read = func(b []byte) (Mapping, bool, error) { return readNATPMP(b, network, internal) }
 	case PCP:
-		if c.nonce == [12]byte{} {
-			rand.Read(c.nonce[:])
-		}
-		query = pcpQuery(localAddr(conn), c.nonce, network, internal, external, lifetime)
-		read = func(b []byte) (Mapping, bool, error) { return readPCP(b, c.nonce, network, internal) }
+		query = pcpQuery(localAddr(conn), c.Nonce, network, internal, external, lifetime)
+		read = func(b []byte) (Mapping, bool, error) { return readPCP(b, c.Nonce, network, internal) }
 	default:
 		return Mapping{}, fmt.Errorf("unknown protocol %q", c.Protocol)
 	}
