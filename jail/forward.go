@@ -123,7 +123,7 @@ func (f *Forwarder) Serve(ctx context.Context, ready func()) error {
 	<-proxied
 	<-stopped
 	<-ended
-	gone := errors.Is(cause, ErrGone) || f.opts.Into.Jail != "" && !missing(endingPath(f.opts.Into.Jail))
+	gone := errors.Is(cause, ErrGone) || f.ending()
 	f.unregister()
 	switch {
 	case err != nil:

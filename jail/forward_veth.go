@@ -90,6 +90,9 @@ func (f *Forwarder) keepRules(ctx context.Context, cancel context.CancelCauseFun
 			e.hide()
 			ids = append(ids, e.redirect.ID)
 		}
+		if f.ending() {
+			return // down takes everything away at once
+		}
 		f.complain(f.veth.Remove(ids...))
 		f.drain()
 		f.closeRules()

@@ -125,6 +125,11 @@ func stopForwards(ctx context.Context, name string) error {
 // it.
 func endingPath(name string) string { return filepath.Join(stateDir(name), "ending") }
 
+// ending reports whether the forward is ended because its jail is removed.
+func (f *Forwarder) ending() bool {
+	return f.opts.Into.Jail != "" && !missing(endingPath(f.opts.Into.Jail))
+}
+
 // forgetKilled removes what forwards into p that were killed left in the
 // register.
 func (p Place) forgetKilled(ctx context.Context) error {

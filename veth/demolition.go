@@ -182,7 +182,13 @@ func resetAll(ns *netnsx.Namespace) error {
 	}
 	defer jail.Close()
 	all, err := flows(jail)
-	return errors.Join(err, abort(ns, slices.DeleteFunc(all, func(f *netlink.ConntrackFlow) bool { return !isMarked(f) })))
+	ways := map[way]bool{}
+	for _, f := range all {
+		if isMarked(f) {
+			ways[inside(f)] = true
+		}
+	}
+	return errors.Join(err, abort(ns, ways))
 }
 
 // tearDownInside removes what the jail has of the pair besides the link.

@@ -44,14 +44,6 @@ func flows(h *netlink.Handle) (list []*netlink.ConntrackFlow, err error) {
 	return list, nil
 }
 
-// isOpen reports whether a flow is more than a memory of a connection that both
-// sides have closed (enum tcp_conntrack of the kernel).
-func isOpen(flow *netlink.ConntrackFlow) bool {
-	const lastAck = 6
-	tcp, ok := flow.ProtoInfo.(*netlink.ProtoInfoTCP)
-	return !ok || tcp.State < lastAck
-}
-
 // isMarked reports whether a flow in the jail came by a forward.
 func isMarked(flow *netlink.ConntrackFlow) bool { return flow.Mark&markMask == markBase }
 
@@ -78,9 +70,7 @@ func (v *Veth) end(ways map[way]bool) error {
 	if len(ways) == 0 {
 		return nil
 	}
-	all, err := flows(v.jail)
-	mine := slices.DeleteFunc(all, func(f *netlink.ConntrackFlow) bool { return !isMarked(f) || !ways[inside(f)] })
-	return errors.Join(err, abort(v.opts.Namespace, mine),
+	return errors.Join(abort(v.opts.Namespace, ways),
 		forget(v.host, func(f *netlink.ConntrackFlow) bool { return ways[outside(f)] }),
 		forget(v.jail, func(f *netlink.ConntrackFlow) bool { return isMarked(f) && ways[inside(f)] }))
 }

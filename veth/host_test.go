@@ -313,6 +313,39 @@ func TestConnectionsEnd(t *testing.T) {
 	})
 }
 
+// TestActive: a connection that the service has ended is not waited for, though the
+// host has not seen its end.
+func TestActive(t *testing.T) {
+	world.Run(t, func(t *testing.T, w *world.World) {
+		l := newLab(t, w, tunnel4, tunnel6)
+		service := serve(t, l.jail, "jail", "tcp", "[::]:8080")
+		v := l.open(t)
+		add(t, v, tcp(8080))
+		for _, to := range []string{l.hostLAN4, l.hostLAN6} {
+			c, err := l.lan.Dial("tcp", net.JoinHostPort(to, "8080"))
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer c.Close()
+			if _, err := talk(c, patience); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if r, err := v.Inspect(); err != nil || r.Forwards["tcp-8080"].Active != 2 {
+			t.Errorf("Inspect: %+v, %v", r, err)
+		}
+		must(t, v.Remove("tcp-8080"))
+		if n, err := v.Active(); n != 2 || err != nil {
+			t.Errorf("%d connections, %v", n, err)
+		}
+		l.jail.Run(t, "ip", "link", "set", "host0", "down")
+		service.dropAll()
+		if n, err := v.Active(); n != 0 || err != nil {
+			t.Errorf("%d connections that the service has ended, %v", n, err)
+		}
+	})
+}
+
 // again is another forward of the same port.
 func again(port uint16) veth.Forward {
 	f := tcp(port)

@@ -5,6 +5,7 @@ import (
 	"slices"
 
 	"github.com/google/nftables"
+	"golang.org/x/sys/unix"
 )
 
 // Counters are what has gone through a forward. Packets and bytes are counted in
@@ -224,9 +225,13 @@ func (v *Veth) redirections() (map[string]uint64, error) {
 
 // countActive adds how many connections forwards have.
 func (v *Veth) countActive(forwards []Forward, list map[string]Counters) error {
+	open, err := openSockets(v.opts.Namespace)
+	if err != nil {
+		return err
+	}
 	all, err := flows(v.host)
 	for _, flow := range all {
-		if !isRedirected(flow, v.pair.sides) || !isOpen(flow) {
+		if !isRedirected(flow, v.pair.sides) || flow.Forward.Protocol == unix.IPPROTO_TCP && open[outside(flow).serviceEnd()] == nil {
 			continue
 		}
 		for _, f := range forwards {

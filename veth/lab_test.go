@@ -259,6 +259,16 @@ func (s *service) drop(client net.Addr) {
 	}
 }
 
+// dropAll does so with all of them.
+func (s *service) dropAll() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, c := range s.conns {
+		c.(*net.TCPConn).SetLinger(0)
+		c.Close()
+	}
+}
+
 // ignoreRefused leaves out the errors of a packet that was not let out.
 func ignoreRefused(err error) error {
 	if errors.Is(err, unix.EPERM) || errors.Is(err, unix.ENETUNREACH) {

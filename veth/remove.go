@@ -50,9 +50,9 @@ func (v *Veth) Active() (n uint64, err error) {
 		if len(ways) == 0 {
 			return nil
 		}
-		all, err := flows(v.host)
-		for _, f := range all {
-			if isOpen(f) && ways[outside(f)] {
+		open, err := openSockets(v.opts.Namespace)
+		for w := range ways {
+			if open[w.serviceEnd()] != nil {
 				n++
 			}
 		}

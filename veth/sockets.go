@@ -23,11 +23,11 @@ func LoopbackOnly(ns *netnsx.Namespace, forwards []Forward, tunnel []netip.Prefi
 	onLoopback, reachable := map[port]bool{}, map[port]bool{}
 	for _, network := range []string{"tcp", "udp"} {
 		for _, v6 := range []bool{false, true} {
-			sockets, err := listening(ns, network, v6)
+			list, err := listening(ns, network, v6)
 			if err != nil {
 				return nil, fmt.Errorf("list the sockets in the jail: %w", err)
 			}
-			for _, s := range sockets {
+			for _, s := range list {
 				a, at := addrOf(s.ID.Source), port{network, s.ID.SourcePort}
 				if a.IsLoopback() {
 					onLoopback[at] = true
@@ -49,6 +49,42 @@ func LoopbackOnly(ns *netnsx.Namespace, forwards []Forward, tunnel []netip.Prefi
 	return slices.Compact(list), nil
 }
 
+// A serviceEnd is a service's end of a TCP connection: who is at the other one, and the
+// service's port.
+type serviceEnd struct {
+	client netip.AddrPort
+	port   uint16
+}
+
+func (w way) serviceEnd() serviceEnd { return serviceEnd{w.to, w.from.Port()} }
+
+// openSockets returns services' sockets of TCP connections. The connection table is
+// no witness for those: it does not believe every reset.
+func openSockets(ns *netnsx.Namespace) (map[serviceEnd]*netlink.Socket, error) {
+	ends := map[serviceEnd]*netlink.Socket{}
+	for _, v6 := range []bool{false, true} {
+		list, err := sockets(ns, v6, netlink.SocketDiagTCP)
+		if err != nil {
+			return nil, fmt.Errorf("list the sockets in the jail: %w", err)
+		}
+		for _, s := range list {
+			if s.State != tcpListen && s.State != unix.BPF_TCP_TIME_WAIT && s.State != unix.BPF_TCP_CLOSE && !addrOf(s.ID.Source).IsLoopback() {
+				ends[serviceEnd{addrPort(s.ID.Destination, s.ID.DestinationPort), s.ID.SourcePort}] = s
+			}
+		}
+	}
+	return ends, nil
+}
+
+// sockets lists what a dump lists in a namespace.
+func sockets(ns *netnsx.Namespace, v6 bool, dump func(uint8) ([]*netlink.Socket, error)) (list []*netlink.Socket, err error) {
+	err = ns.Do(func() (err error) {
+		list, err = whole(func() ([]*netlink.Socket, error) { return dump(uint8(family(v6))) })
+		return err
+	})
+	return list, err
+}
+
 // tcpListen is the state of a listening socket (TCP_LISTEN of the kernel).
 const tcpListen = 10
 
@@ -59,9 +95,6 @@ func listening(ns *netnsx.Namespace, network string, v6 bool) (list []*netlink.S
 	if network == "udp" {
 		dump, state = netlink.SocketDiagUDP, unix.BPF_TCP_CLOSE
 	}
-	err = ns.Do(func() (err error) {
-		list, err = whole(func() ([]*netlink.Socket, error) { return dump(uint8(family(v6))) })
-		return err
-	})
+	list, err = sockets(ns, v6, dump)
 	return slices.DeleteFunc(list, func(s *netlink.Socket) bool { return s.State != state }), err
 }

@@ -263,3 +263,21 @@ func TestVethLoopbackOnly(t *testing.T) {
 		mustBeClosed(t, l.LAN, world.HostLANV4+":8081")
 	})
 }
+
+// An up whose forward is killed while it sets its rules fails, and leaves nothing.
+func TestVethKilledAnywhere(t *testing.T) {
+	world.Run(t, func(t *testing.T, w *world.World) {
+		l := newLab(t, w)
+		before := w.Snapshot(t)
+		eachStep(t, 20, 5, func(n int) bool {
+			r, _ := l.killedAt(t, n, "forward", "up", l.conf, "--mode", "veth", "-p", "8080", "-p", "8081/udp")
+			if r.status == 0 {
+				l.do(t, "down", "vpn")
+			} else if !strings.Contains(r.err, "wgjail forward ended before it was ready") {
+				t.Errorf("killed at step %d: status %d, printed %q", n, r.status, r.err)
+			}
+			l.unchanged(t, before, fmt.Sprintf("a kill at step %d", n))
+			return r.status != 0
+		})
+	})
+}
