@@ -60,6 +60,7 @@ func (b *burst) count() int {
 // because of it use it at a time.
 type datagrams struct {
 	err   syscall.Errno // of the last read
+	used  int           // how many headers it has written to
 	buf   []byte
 	hdrs  [udpBatch]unix.Mmsghdr
 	iovs  [udpBatch]unix.Iovec
@@ -79,6 +80,7 @@ func newDatagrams() *datagrams {
 		h.Iov = &d.iovs[i]
 		h.SetIovlen(1)
 		h.Control = &d.ctl[i][0]
+		d.ready(i)
 	}
 	return d
 }
@@ -86,22 +88,26 @@ func newDatagrams() *datagrams {
 // read returns what waits in fd, at most udpBatch messages. They are valid until
 // the next read.
 func (d *datagrams) read(fd int32) []burst {
-	for i := range d.hdrs {
-		d.hdrs[i].Hdr.Namelen = unix.SizeofSockaddrInet6
-		d.hdrs[i].Hdr.SetControllen(len(d.ctl[i]))
+	for i := range d.used {
+		d.ready(i)
 	}
-	var n int
-	n, d.err = sysRecvmmsg(fd, d.hdrs[:])
+	d.used, d.err = sysRecvmmsg(fd, d.hdrs[:])
 	if d.err != 0 {
 		return nil
 	}
-	for i := range n {
+	for i := range d.used {
 		b := &d.in[i]
 		length := int(d.hdrs[i].Len)
 		*b = burst{data: d.buf[i*udpBuf : i*udpBuf+length : (i+1)*udpBuf], size: length, from: &d.names[i], next: -1}
 		b.parse(d.ctl[i][:d.hdrs[i].Hdr.Controllen])
 	}
-	return d.in[:n]
+	return d.in[:d.used]
+}
+
+// ready has header i say how much room there is, which a read overwrites.
+func (d *datagrams) ready(i int) {
+	d.hdrs[i].Hdr.Namelen = unix.SizeofSockaddrInet6
+	d.hdrs[i].Hdr.SetControllen(len(d.ctl[i]))
 }
 
 // parse reads the control messages.

@@ -17,6 +17,7 @@ type flow struct {
 	at         time.Duration // of the last datagram either way
 	prev, next *flow         // in the list it is in
 	route      uint8
+	sent       bool // something was sent to the target, and it did not refuse that
 	answered   bool // the target has sent something
 	assured    bool // the client has sent something after that: it is where it says
 	plain      bool // the path to the target takes no segments (udp(7), UDP_SEGMENT)

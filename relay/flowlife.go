@@ -123,7 +123,7 @@ func (u *udpLoop) nextTarget(f *flow) bool {
 	sysClose(f.fd)
 	f.fd = -1
 	f.route = uint8((int(f.route) + 1) % len(f.port.routes))
-	f.answered = false
+	f.answered, f.sent = false, false
 	f.port.route = f.route
 	if e := u.dial(f); e != 0 {
 		u.dialFailed(f, e)

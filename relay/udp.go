@@ -93,14 +93,14 @@ func (u *udpLoop) forward(f *flow, in []burst) {
 		// has ever answered, the same datagrams go to the next one.
 		refused := out.refused
 		if routes := len(f.port.routes); routes > 1 && !f.answered {
-			e, _ := sysGetInt(f.fd, unix.SOL_SOCKET, unix.SO_ERROR)
-			refused = refused || syscall.Errno(e) == unix.ECONNREFUSED
+			refused = refused || !f.sent && sysRefused(f.fd)
 			if refused && try+1 < routes && u.nextTarget(f) {
 				continue
 			}
 		} else if refused && routes > 1 {
 			u.nextTarget(f)
 		}
+		f.sent = f.sent || !refused
 		u.w.count(f.port, out.bytes, 0)
 		add(&f.port.stats.DatagramsIn, uint64(out.datagrams))
 		if out.dropped > 0 {
@@ -108,6 +108,12 @@ func (u *udpLoop) forward(f *flow, in []burst) {
 		}
 		return
 	}
+}
+
+// sysRefused reports whether nobody listens where a datagram was just sent.
+func sysRefused(fd int32) bool {
+	e, _ := sysGetInt(fd, unix.SOL_SOCKET, unix.SO_ERROR)
+	return syscall.Errno(e) == unix.ECONNREFUSED
 }
 
 // event passes on what the target of a flow has sent.
