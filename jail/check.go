@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"slices"
 	"time"
 
 	"golang.zx2c4.com/wireguard/wgctrl/wgtypes"
@@ -89,7 +90,7 @@ func Check(ctx context.Context, name string, opts CheckOptions) (*CheckReport, e
 		r.OK = r.OK && v.result != Failed
 		r.Probes = append(r.Probes, Finding{ID: p.id, Probe: p.what, Result: v.result, Why: v.why, Do: v.do})
 	}
-	r.Warnings = append(append(r.Warnings, c.twins()...), c.strangeLinks()...)
+	r.Warnings = slices.Concat(r.Warnings, c.twins(), c.strangeLinks(), c.waysOut())
 	return r, ctx.Err()
 }
 

@@ -174,3 +174,19 @@ func (c *checker) probeSysctls(ctx context.Context) outcome {
 	}
 	return passed("%d settings are as up made them: nothing is forwarded, redirected or guessed", len(settings)+len(own))
 }
+
+// waysOut names the ports that lead out of the jail because the user has opened
+// them.
+func (c *checker) waysOut() []string {
+	forwards, err := forwardsIn(c.Name)
+	if err != nil {
+		return []string{fmt.Sprintf("the forwards cannot be looked at: %v", err)}
+	}
+	var list []string
+	for _, f := range forwards {
+		if f.Reverse {
+			list = append(list, fmt.Sprintf("%s/%s in the jail leads to %s on the host's side, by a reverse forward", f.Listen, f.Proto, f.Target))
+		}
+	}
+	return list
+}

@@ -75,6 +75,11 @@ func TestReverse(t *testing.T) {
 			t.Errorf("status has no %q:\n%s", want, table)
 		}
 
+		const warning = "127.0.0.1:8080/tcp in the jail leads to 127.0.0.1:5432 on the host's side, by a reverse forward"
+		if r := l.run(t, "check", "vpn"); r.status != 0 || !strings.Contains(r.out+r.err, warning) {
+			t.Errorf("check does not name the way out (status %d):\n%s%s", r.status, r.out, r.err)
+		}
+
 		// It is stopped by itself, and is not in the way of a forward of that port.
 		l.refused(t, 1, []string{"8080 is forwarded out of jail vpn already", "wgjail forward --jail vpn --reverse --stop 8080\n"}, "forward", "--reverse", "8080:5432")
 		l.do(t, "forward", "-d", "8080")
