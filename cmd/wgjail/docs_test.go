@@ -104,6 +104,7 @@ func newDocs(t *testing.T, w *world.World) *docs {
 	l.Provider.SetName("example.com", netip.MustParseAddr(site))
 	l.Provider.SetName("whoami.example.com", netip.MustParseAddr(world.InternetV4))
 	d.https(t, site)
+	l.fakeGateway(t, 40123)
 	return d
 }
 
