@@ -150,7 +150,9 @@ func TestCheckTable(t *testing.T) {
 		l := newLab(t, w)
 		l.up(t)
 		l.Host.Run(t, "ip", "netns", "exec", "vpn", "nft", "flush chain inet wgjail input")
+		before := w.Snapshot(t)
 		r := l.run(t, "check")
+		l.unchanged(t, before, "check")
 		report := l.check(t)
 		for _, p := range report.Probes {
 			if !regexp.MustCompile(`(?m)^  `+regexp.QuoteMeta(p.Result)+` +`+regexp.QuoteMeta(p.Probe)+` +\S`).MatchString(r.out) || !strings.Contains(r.out, p.Do) {
