@@ -5,10 +5,8 @@ import (
 	"fmt"
 	"net/netip"
 	"os/exec"
-	"strings"
 
 	"github.com/wgjail/wgjail/bench/load"
-	"github.com/wgjail/wgjail/internal/netnsx"
 	"github.com/wgjail/wgjail/jail"
 )
 
@@ -137,63 +135,4 @@ func (l *lab) rules(what string, rules [][]string) error {
 		}
 	}
 	return errors.Join(errs...)
-}
-
-// shell is a command line that is given its words as they are.
-func shell(script string, args ...string) *exec.Cmd {
-	return exec.Command("sh", append([]string{"-c", script, "sh"}, args...)...)
-}
-
-func startSocat(l *lab, i *instance) error {
-	intoJail(l, i)
-	for _, p := range tcpPorts {
-		inner := fmt.Sprintf(`exec:'ip netns exec %s socat STDIO "tcp-connect:127.0.0.1:%d"',nofork`, jailName, p)
-		if err := i.run(l, "host", exec.Command("socat", fmt.Sprintf("tcp-listen:%d,fork,reuseaddr", p+forwardBase), inner)); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-// proxyd is where systemd keeps it.
-const proxyd = "/lib/systemd/systemd-socket-proxyd"
-
-// startProxyd hands each proxy, which runs in the jail, a socket of the host's
-// as systemd does (sd_listen_fds(3)).
-func startProxyd(l *lab, i *instance) error {
-	intoJail(l, i)
-	for _, p := range tcpPorts {
-		socket, err := listenFile(l, p+forwardBase)
-		if err != nil {
-			return err
-		}
-		cmd := shell(`LISTEN_FDS=1 LISTEN_PID=$$; export LISTEN_FDS LISTEN_PID; exec "$@"`,
-			proxyd, "--connections-max=4500", netip.AddrPortFrom(loopback, p).String())
-		cmd.ExtraFiles = append(cmd.ExtraFiles, socket)
-		err = i.run(l, jailName, cmd)
-		socket.Close()
-		if err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-func startPasta(l *lab, i *instance) error {
-	server, err := load.Serve(l.enter("pasta"))
-	if err != nil {
-		return err
-	}
-	l.aim(i, "lan", hostLAN, forwardBase, server)
-	i.undo = func() error { server.Close(); return nil }
-	list := func(ports []uint16) string {
-		var words []string
-		for _, p := range ports {
-			words = append(words, fmt.Sprintf("%d:%d", p+forwardBase, p))
-		}
-		return strings.Join(words, ",")
-	}
-	return i.run(l, "host", exec.Command("pasta", "--foreground", "--stderr", "--config-net", "--runas", "0:0",
-		"--interface", "lan0", "--address", "10.1.1.2", "--gateway", "10.1.1.1", "--netmask", "24",
-		"--netns", netnsx.Path("pasta"), "--netns-only", "-4", "-t", list(tcpPorts), "-u", list(udpPorts)))
 }

@@ -75,7 +75,7 @@ func (c *Comparison) pairs(now, before *Report, ours []string) []pair {
 	few := 0
 	for i := range now.Figures {
 		f := &now.Figures[i]
-		old := before.find(f.Workload, f.Metric, f.Candidate)
+		old := before.Find(f.Workload, f.Metric, f.Candidate)
 		if old == nil || !strings.Contains(mine, " "+f.Candidate+" ") {
 			continue
 		}
@@ -98,7 +98,7 @@ func (p pair) moved(level float64, now, before *Report, anchor string) (Moved, b
 	}
 	m := Moved{Figure: *p.now, Before: p.before.Median, Change: Ratio(change),
 		Worse: (change.Value < 1) == (p.now.Better == Higher)}
-	a, b := now.find(p.now.Workload, p.now.Metric, anchor), before.find(p.now.Workload, p.now.Metric, anchor)
+	a, b := now.Find(p.now.Workload, p.now.Metric, anchor), before.Find(p.now.Workload, p.now.Metric, anchor)
 	if a == nil || b == nil {
 		return m, true
 	}

@@ -103,13 +103,13 @@ func (r *Report) card(w Workload, metrics []string) card {
 func (r *Report) bars(workload string, metrics ...string) []barData {
 	var bars []barData
 	for _, c := range r.Candidates {
-		first := r.find(workload, metrics[0], c.Name)
+		first := r.Find(workload, metrics[0], c.Name)
 		if first == nil {
 			continue
 		}
 		b := barData{Candidate: c.Name, Min: first.Min, Max: first.Max}
 		for _, m := range metrics {
-			if f := r.find(workload, m, c.Name); f != nil {
+			if f := r.Find(workload, m, c.Name); f != nil {
 				b.Parts = append(b.Parts, f.Median)
 			}
 		}

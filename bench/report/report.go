@@ -11,8 +11,6 @@ import (
 	"io"
 	"math"
 	"time"
-
-	"github.com/wgjail/wgjail/bench/stats"
 )
 
 // Schema is the number of the JSON format. It grows when a field changes its
@@ -155,7 +153,7 @@ func (s Sample) Present() []float64 {
 // Add notes the value of a round, counted from 0, of a figure that is described
 // by f, whose Values are not looked at.
 func (r *Report) Add(f Figure, round int, value float64) {
-	at := r.find(f.Workload, f.Metric, f.Candidate)
+	at := r.Find(f.Workload, f.Metric, f.Candidate)
 	if at == nil {
 		f.Values = make(Sample, r.Rounds)
 		for i := range f.Values {
@@ -167,106 +165,14 @@ func (r *Report) Add(f Figure, round int, value float64) {
 	at.Values[round] = value
 }
 
-func (r *Report) find(workload, metric, candidate string) *Figure {
+// Find returns a figure; nil if there is none.
+func (r *Report) Find(workload, metric, candidate string) *Figure {
 	for i := range r.Figures {
 		if f := &r.Figures[i]; f.Workload == workload && f.Metric == metric && f.Candidate == candidate {
 			return f
 		}
 	}
 	return nil
-}
-
-// Find returns a figure; nil if there is none.
-func (r *Report) Find(workload, metric, candidate string) *Figure {
-	return r.find(workload, metric, candidate)
-}
-
-const (
-	// tooWide is the spread from which nothing can be concluded.
-	tooWide = 0.5
-	// ceilingPart is how near to the generator's own ceiling a figure touches it.
-	ceilingPart = 0.9
-	level       = 0.95
-)
-
-// Finish computes medians, ratios and marks from the values. The candidate
-// ceiling is what the load generator gives by itself.
-func (r *Report) Finish(ceiling string) {
-	var kept []Figure
-	for _, f := range r.Figures {
-		values := f.Values.Present()
-		if len(values) == 0 {
-			continue
-		}
-		s := stats.Summarise(values)
-		f.Median, f.Min, f.Max = s.Median, s.Min, s.Max
-		f.Wide = s.Spread() > tooWide && len(values) > 1
-		kept = append(kept, f)
-	}
-	r.Figures = kept
-	for i := range r.Figures {
-		r.relate(&r.Figures[i], ceiling)
-	}
-	r.warn()
-}
-
-// relate compares a figure with the reference's and the ceiling's.
-func (r *Report) relate(f *Figure, ceiling string) {
-	if ref := r.find(f.Workload, f.Metric, r.Reference); ref != nil && ref != f {
-		if i := stats.Ratio(f.Values, ref.Values, level); !math.IsNaN(i.Value) {
-			f.Ratio = &Ratio{i.Value, i.Low, i.High}
-		}
-	}
-	top := r.find(f.Workload, f.Metric, ceiling)
-	if top != nil && top != f && f.Metric == Rate {
-		f.Ceiling = f.Median >= ceilingPart*top.Median
-	}
-}
-
-// Rate is the name of the metric that a ceiling limits.
-const Rate = "rate"
-
-// warn says what hinders conclusions.
-func (r *Report) warn() {
-	if wide, all := r.wide(); wide > 0 {
-		r.Warnings = append(r.Warnings, fmt.Sprintf("%d of %d main figures differ by more than half between rounds (marked ~): too wide to conclude from; "+
-			"try again on a quieter machine, or with more --rounds or a longer --duration", wide, all))
-	}
-	if r.Machine.OtherLoad > 0.1 {
-		r.Warnings = append(r.Warnings, fmt.Sprintf("other programs used %.0f %% of the processor time meanwhile", 100*r.Machine.OtherLoad))
-	}
-	if r.Rounds < 3 {
-		r.Warnings = append(r.Warnings, "fewer than three rounds: intervals say nothing")
-	}
-}
-
-// wide counts the main figures that say little, among all main figures.
-func (r *Report) wide() (wide, all int) {
-	for _, w := range r.Workloads {
-		main := r.metrics(w.Name)
-		for _, f := range r.Figures {
-			if f.Workload == w.Name && f.Metric == main[0] {
-				all++
-				if f.Wide {
-					wide++
-				}
-			}
-		}
-	}
-	return wide, all
-}
-
-// metrics lists the metrics of a workload, in their order.
-func (r *Report) metrics(workload string) []string {
-	var names []string
-	seen := map[string]bool{}
-	for _, f := range r.Figures {
-		if f.Workload == workload && !seen[f.Metric] {
-			seen[f.Metric] = true
-			names = append(names, f.Metric)
-		}
-	}
-	return names
 }
 
 // Write writes the report as JSON.

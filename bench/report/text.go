@@ -92,7 +92,7 @@ func (r *Report) table(w Workload, metrics []string) Table {
 	}
 	var touched, wide bool
 	for _, c := range r.Candidates {
-		main := r.find(w.Name, metrics[0], c.Name)
+		main := r.Find(w.Name, metrics[0], c.Name)
 		if main == nil {
 			continue
 		}
@@ -114,7 +114,7 @@ func (r *Report) table(w Workload, metrics []string) Table {
 func (r *Report) row(w Workload, metrics []string, c Candidate, main *Figure) []string {
 	row := []string{c.Name}
 	for i, m := range metrics {
-		f := r.find(w.Name, m, c.Name)
+		f := r.Find(w.Name, m, c.Name)
 		if f == nil {
 			row = append(row, "")
 			continue
