@@ -57,7 +57,9 @@ func (p *program) benchCommand() *cobra.Command {
   wgjail bench --json >before.json
   wgjail bench --compare before.json --html report.html`,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			if err := f.cfg.Check(); err != nil {
+			if err := f.cfg.Check(); hint.Of(err) != "" {
+				return misuse{err}
+			} else if err != nil {
 				return usageHint(cmd, misuse{err})
 			}
 			if err := needRoot(cmd); err != nil {

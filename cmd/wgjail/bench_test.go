@@ -200,6 +200,7 @@ func TestBenchRefuses(t *testing.T) {
 			args   string
 		}{
 			{2, `unknown mode "rely"`, "--modes rely"},
+			{2, "hint: there are generator, direct", "--modes rely"},
 			{2, `unknown workload "speed"`, "--workloads speed"},
 			{2, "a measurement of 1ms", "--duration 1ms"},
 			{2, "0 rounds", "--rounds 0"},

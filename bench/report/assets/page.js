@@ -72,6 +72,12 @@
     const parts = stack ? ['user', 'system'] : [''];
     // Room for the figures beside the longest bar.
     const longest = Math.max(...c.bars.map(b => Math.max(b.parts.reduce((a, v) => a + v, 0), stack ? 0 : b.max)));
+    // Where one bar would leave nothing of the others, each step is ten times the last.
+    const shortest = Math.min(...c.bars.map(b => b.parts[0]));
+    const logarithmic = !stack && shortest > 0 && longest > 50 * shortest;
+    const scale = logarithmic
+      ? { type: 'logarithmic', min: 10 ** Math.floor(Math.log10(shortest) - 0.3), suggestedMax: longest * 4 }
+      : { beginAtZero: true, suggestedMax: longest * 1.16 };
     return {
       type: 'bar',
       data: {
@@ -80,14 +86,14 @@
           label,
           data: c.bars.map(b => b.parts[k]),
           backgroundColor: c.bars.map(b => colour(b.candidate) + (stack && k === 0 ? '88' : '')),
-          borderRadius: 3, stack: 'one', maxBarThickness: 20, categoryPercentage: 0.82,
+          borderRadius: 3, stack: stack ? 'one' : undefined, maxBarThickness: 20, categoryPercentage: 0.82,
         })),
       },
       options: {
         indexAxis: 'y',
         scales: {
-          x: axis(c.unit, { ticks: { callback: number, maxTicksLimit: 6 }, scale: { stacked: true, beginAtZero: true, suggestedMax: longest * 1.16 } }),
-          y: { ...axis('', { ticks: { color: variable('--text'), autoSkip: false } }), stacked: true, grid: { display: false } },
+          x: axis(c.unit + (logarithmic ? ', logarithmic' : ''), { ticks: { callback: number, maxTicksLimit: 6 }, scale: { stacked: stack, ...scale } }),
+          y: { ...axis('', { ticks: { color: variable('--text'), autoSkip: false } }), stacked: stack, grid: { display: false } },
         },
         plugins: {
           legend: { display: false },
