@@ -77,6 +77,7 @@ deny 0-65535 0.0.0.0/0 0-65535
 		t.Fatal(err)
 	}
 	g.process = g.exit.Start(t, exec.Command("miniupnpd", "-d", "-f", conf, "-P", filepath.Join(g.dir, "pid")))
+	g.process.WaitOutput(t, "Listening for NAT-PMP/PCP traffic")
 }
 
 // stop ends it, and what it has granted.
