@@ -38,23 +38,52 @@ func (u *udpLoop) newFlow(p *port, key flowKey, b *burst) *flow {
 		f.route = uint8((int(f.route) + 1) % len(p.routes))
 	}
 	fs.freeSlot(f)
-	u.w.relay.flows.Add(-1)
+	u.count(-1)
 	return nil
 }
 
-// makeRoom counts one more flow, at the cost of the idlest if need be. A quarter
-// of all flows is left to those that are not assured.
+// count adds n to the number of flows and returns that of all workers.
+func (u *udpLoop) count(n int64) int64 {
+	u.total.Add(n)
+	return u.w.relay.flows.Add(n)
+}
+
+// makeRoom counts one more flow, at the cost of the idlest if need be: of the
+// worker that has most flows, so that a flood on one port does not crowd out the
+// few clients of another. A quarter of all flows is left to those that are not
+// assured.
 func (u *udpLoop) makeRoom() bool {
-	r := u.w.relay
-	limit := int64(r.Limits.maxFlows())
-	if r.flows.Add(1) <= limit {
+	limit := int64(u.w.relay.Limits.maxFlows())
+	if u.count(1) <= limit {
+		return true
+	}
+	if b := u.busiest(); b != u && b.w.post(func(w *worker) { w.udp.shrink(limit) }) {
 		return true
 	}
 	if u.evict(limit / 4) {
 		return true
 	}
-	r.flows.Add(-1)
+	u.count(-1)
 	return false
+}
+
+// busiest returns the loop that has more flows than this one and all others, or
+// this one.
+func (u *udpLoop) busiest() *udpLoop {
+	most := u
+	for _, w := range u.w.relay.workers { // does not change while workers serve
+		if w.udp.total.Load() > most.total.Load() {
+			most = &w.udp
+		}
+	}
+	return most
+}
+
+// shrink ends a flow if there are too many.
+func (u *udpLoop) shrink(limit int64) {
+	if u.w.relay.flows.Load() > limit {
+		u.evict(limit / 4)
+	}
 }
 
 // evict ends the idlest flow.
@@ -144,7 +173,7 @@ func (u *udpLoop) end(f *flow) {
 	delete(fs.byKey, f.key)
 	fs.freeSlot(f)
 	sub(&f.port.stats.Active)
-	u.w.relay.flows.Add(-1)
+	u.count(-1)
 }
 
 // replyControl writes the control message that makes answers come from the

@@ -1,6 +1,7 @@
 package relay
 
 import (
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -17,6 +18,8 @@ type udpLoop struct {
 	io    *datagrams // made with the first UDP port
 	flows flows
 	batch []*flow // those that the datagrams at hand belong to
+
+	total atomic.Int64 // of this worker's flows; others read it
 }
 
 func (u *udpLoop) init(w *worker) {

@@ -315,6 +315,41 @@ func flood(t *testing.T, listen, target string) {
 	}
 }
 
+// A flood on one port costs the clients of another nothing, however few they are
+// and whichever worker has them (R22).
+func TestFloodOfAnotherPort(t *testing.T) {
+	const limit = 64
+	back := listenUDP(t, "127.0.0.1:0")
+	clients := echoUDP(back)
+	r := &relay.Relay{Workers: 2, Limits: relay.Limits{MaxFlows: limit}}
+	quiet := forward(t, r, "udp", "127.0.0.1:0", addrOf(back.LocalAddr()))
+	flooded := forward(t, r, "udp", "127.0.0.1:0", addrOf(back.LocalAddr()))
+	serve(t, r)
+	flood := func() {
+		for range 2 * limit {
+			c := dialUDP(t, flooded.Addr())
+			ask(t, c, []byte("flood"))
+			c.Close()
+		}
+	}
+	flood()
+	var regulars []*net.UDPConn
+	for range limit / 4 { // the flood has all flows when they come
+		c := dialUDP(t, quiet.Addr())
+		ask(t, c, []byte("one"))
+		regulars = append(regulars, c)
+	}
+	flood()
+	was := clients()
+	for _, c := range regulars {
+		ask(t, c, []byte("two"))
+	}
+	if now := clients(); now != was {
+		t.Errorf("%d of %d flows did not survive a flood of another port", now-was, len(regulars))
+	}
+	wait(t, "the limit to be kept", func() bool { return quiet.Stats().Load().Active+flooded.Stats().Load().Active <= limit })
+}
+
 // Clients from elsewhere get nothing, and cost no flow.
 func TestAllowUDP(t *testing.T) {
 	back := listenUDP(t, "127.0.0.1:0")
