@@ -168,10 +168,13 @@ func (r *run) measure(ctx context.Context, w Window, arrived func(*counts)) (Res
 	look()
 	r.phase.Store(measuring)
 	before, start := r.count(arrived), time.Now()
-	if err := sleep(ctx, w.Length); err != nil {
-		return Result{}, err
+	after, elapsed := before, time.Duration(0)
+	for wait := w.Length; wait > 0; wait = more(before, after, elapsed) {
+		if err := sleep(ctx, wait); err != nil {
+			return Result{}, err
+		}
+		after, elapsed = r.count(arrived), time.Since(start)
 	}
-	after, elapsed := r.count(arrived), time.Since(start)
 	r.phase.Store(warming) // nothing is recorded any more
 	look()
 	return Result{
@@ -181,6 +184,18 @@ func (r *run) measure(ctx context.Context, w Window, arrived func(*counts)) (Res
 		Failed:  after.failed, // those before count as well
 		Sent:    after.sent - before.sent,
 	}, nil
+}
+
+// grace is how much longer a window may last in which nothing was counted: what is
+// slow has a rate too.
+const grace = 3 * time.Second
+
+// more says how long to go on.
+func more(before, after counts, elapsed time.Duration) time.Duration {
+	if after.ops > before.ops || after.bytes > before.bytes || elapsed > grace {
+		return 0
+	}
+	return 10 * time.Millisecond
 }
 
 type counts struct{ ops, bytes, failed, sent uint64 }

@@ -170,7 +170,7 @@ func TestBenchCompares(t *testing.T) {
 	world.Run(t, func(t *testing.T, w *world.World) {
 		l, _ := newBench(t, w)
 		file := filepath.Join(t.TempDir(), "old.json")
-		args := []string{"--rounds", "3", "--duration", "50ms", "--modes", "relay,native", "--workloads", "requests-1"}
+		args := []string{"--rounds", "4", "--duration", "50ms", "--modes", "relay,native", "--workloads", "requests-1"}
 		r := l.doBench(t, args...)
 		for i := range r.Figures { // as if it had been a hundred times as fast
 			if f := &r.Figures[i]; f.Candidate == "relay" && f.Metric == report.Rate {
