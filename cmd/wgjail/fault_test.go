@@ -47,7 +47,8 @@ func eachFault(t *testing.T, least, stride int, test func(t *testing.T, f *fault
 	}
 }
 
-// withFault runs cmd on the host while the fault is there.
+// withFault runs cmd on the host while the fault is there: until cmd ends, though
+// what it has started may go on.
 func (l *lab) withFault(t *testing.T, f *fault.Fault, cmd *exec.Cmd) result {
 	t.Helper()
 	var out, errs bytes.Buffer
@@ -64,6 +65,7 @@ func (l *lab) withFault(t *testing.T, f *fault.Fault, cmd *exec.Cmd) result {
 	if err := cmd.Wait(); err != nil && !errors.As(err, &exit) {
 		t.Fatal(err)
 	}
+	f.Stop()
 	return result{cmd.ProcessState.ExitCode(), out.String(), errs.String()}
 }
 

@@ -37,8 +37,10 @@ type Fault struct {
 	N    int
 	Kill bool
 
-	mu    sync.Mutex
-	calls []string // all that were made
+	mu     sync.Mutex
+	calls  []string // all that were made
+	over   bool     // nothing happens any more
+	killed []unix.PollFd
 }
 
 // Watch lets the fault happen to process pid, which has called Install or is about
@@ -49,6 +51,23 @@ func (f *Fault) Watch(pid int) error {
 		go f.serve(listener)
 	}
 	return err
+}
+
+// Stop lets nothing more happen: what goes on by itself would meet the fault at
+// any time. When it returns, whoever was killed is dead.
+func (f *Fault) Stop() {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.over = true
+	for _, p := range f.killed { // a pidfd is readable once the process has ended
+		for {
+			if _, err := unix.Poll([]unix.PollFd{p}, -1); !errors.Is(err, unix.EINTR) {
+				break
+			}
+		}
+		unix.Close(int(p.Fd))
+	}
+	f.killed = nil
 }
 
 // String says what became of the fault so far: "nothing" if there were fewer calls.
@@ -119,12 +138,19 @@ func (f *Fault) judge(n *notice) *answer {
 	}
 	f.mu.Lock()
 	defer f.mu.Unlock()
+	if f.over {
+		return goOn
+	}
 	f.calls = append(f.calls, what)
 	if len(f.calls) != f.N {
 		return goOn
 	}
 	if f.Kill {
-		unix.Kill(threadGroup(n.pid), unix.SIGKILL)
+		pid := threadGroup(n.pid)
+		if fd, err := unix.PidfdOpen(pid, 0); err == nil {
+			f.killed = append(f.killed, unix.PollFd{Fd: int32(fd), Events: unix.POLLIN})
+		}
+		unix.Kill(pid, unix.SIGKILL)
 		return nil // told to go on, it would still make the call
 	}
 	return &answer{id: n.id, errno: -int32(watchedCalls[uintptr(n.number)].errno)}

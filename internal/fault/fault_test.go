@@ -66,6 +66,7 @@ func TestFault(t *testing.T) {
 			t.Fatal(err)
 		}
 		err = cmd.Wait()
+		f.Stop()
 		made, _ := filepath.Glob(dir + "/*")
 		for i := range made {
 			made[i] = filepath.Base(made[i])
