@@ -392,20 +392,20 @@ func TestProviderPortMistakes(t *testing.T) {
 		l := newLab(t, w)
 		before := w.Snapshot(t)
 		for _, tt := range []struct {
-			status int
-			text   string
-			args   []string
+			status     int
+			text, hint string
+			args       []string
 		}{
-			{2, `unknown protocol "upnp"`, []string{"--provider-port", "upnp"}},
-			{2, `"x.test" is not the address of a gateway`, []string{"--provider-port", "natpmp=x.test"}},
-			{2, `"0.0.0.0" is not the address of a gateway`, []string{"--provider-port", "natpmp=0.0.0.0"}},
-			{2, "--on-port without a provider port", []string{"--on-port", "true"}},
-			{1, "NAT-PMP has no IPv6", []string{"--provider-port", "natpmp=fd64::1"}},
+			{2, `unknown protocol "upnp"`, "use natpmp or pcp", []string{"--provider-port", "upnp"}},
+			{2, `"x.test" is not the address of a gateway`, "leave it out to ask the first name server", []string{"--provider-port", "natpmp=x.test"}},
+			{2, `"0.0.0.0" is not the address of a gateway`, "leave it out to ask the first name server", []string{"--provider-port", "natpmp=0.0.0.0"}},
+			{2, "--on-port without a provider port", "ask for one with --provider-port natpmp", []string{"--on-port", "true"}},
+			{1, "NAT-PMP has no IPv6", "use pcp=fd64::1", []string{"--provider-port", "natpmp=fd64::1"}},
 		} {
-			l.refused(t, tt.status, []string{tt.text, "wgjail: hint: "}, append([]string{"up", l.conf}, tt.args...)...)
+			l.refused(t, tt.status, []string{tt.text, "hint: " + tt.hint}, append([]string{"up", l.conf}, tt.args...)...)
 		}
 		l.Client.DNS = nil
-		l.refused(t, 1, []string{"no name server that could be the gateway", "natpmp=10.2.0.1"}, "up", l.Conf(t, "nodns"), "--provider-port", "natpmp")
+		l.refused(t, 1, []string{"no name server that could be the gateway", "hint: name the gateway, as in --provider-port natpmp=10.2.0.1"}, "up", l.Conf(t, "nodns"), "--provider-port", "natpmp")
 		l.unchanged(t, before, "what was refused")
 		l.up(t)
 		l.refused(t, 1, []string{"jail vpn is up without that provider port", "wgjail down vpn"}, "up", l.conf, "--provider-port", "natpmp")
