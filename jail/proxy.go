@@ -13,8 +13,8 @@ import (
 
 	"github.com/wgjail/wgjail/internal/dialx"
 	"github.com/wgjail/wgjail/internal/hint"
+	"github.com/wgjail/wgjail/internal/proxy"
 	"github.com/wgjail/wgjail/internal/resolver"
-	"github.com/wgjail/wgjail/proxy"
 )
 
 // ProxyMode is the mode of a ForwardStatus that is a proxy.

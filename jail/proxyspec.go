@@ -6,7 +6,7 @@ import (
 	"strings"
 
 	"github.com/wgjail/wgjail/internal/hint"
-	"github.com/wgjail/wgjail/proxy"
+	"github.com/wgjail/wgjail/internal/proxy"
 )
 
 // A ProxySpec says where a proxy listens.

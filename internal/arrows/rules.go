@@ -16,6 +16,7 @@ const (
 	dialx    = "internal/dialx"
 	resolver = "internal/resolver"
 	portmap  = "internal/portmap"
+	proxy    = "internal/proxy"
 	hint     = "internal/hint"
 	fault    = "internal/fault"
 	command  = "cmd/wgjail"
@@ -33,8 +34,8 @@ var layout = Rules{
 		dialx:             {},
 		resolver:          {},
 		portmap:           {},
-		"proxy":           {"relay", dialx, resolver, hint},
-		"jail":            {"relay", "veth", "proxy", dialx, resolver, portmap, netnsx, hint},
+		proxy:             {"relay", dialx, resolver, hint},
+		"jail":            {"relay", "veth", proxy, dialx, resolver, portmap, netnsx, hint},
 		fault:             {},
 		provider:          {netnsx, hint},
 		machine:           {},
