@@ -1,12 +1,14 @@
 package relay_test
 
 import (
+	"errors"
 	"io"
 	"net"
 	"net/netip"
 	"os"
 	"path/filepath"
 	"strconv"
+	"strings"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -34,6 +36,15 @@ func newSite(t *testing.T, w *world.World) site {
 	s := site{w.Host, w.Namespace(t, "lan"), w.Namespace(t, "jail")}
 	w.Link(t, s.host.End("lan0", hostIP+"/24", hostIP6+"/64"), s.lan.End("eth0", lanIP+"/24", lanIP6+"/64"))
 	s.jail.Addr(t, "lo", jailIP4+"/32", jailIP6+"/128")
+	// The kernel makes the address's route later (a work queue of addrconf's): until
+	// then nobody answers it.
+	world.Eventually(t, "the route to the jail's IPv6 address", func() error {
+		out, err := s.jail.Try(t, "ip", "-6", "route", "get", jailIP6)
+		if err == nil && !strings.Contains(out, "dev lo") {
+			err = errors.New(out)
+		}
+		return err
+	})
 	return s
 }
 
