@@ -27,6 +27,10 @@ func TestCommandHints(t *testing.T) {
 		if err := os.WriteFile(filepath.Join(dir, "comment.conf"), []byte("# nothing\n"), 0o600); err != nil {
 			t.Fatal(err)
 		}
+		l.Client.DNS = nil
+		if err := os.WriteFile(filepath.Join(dir, "nodns.conf"), []byte(l.Client.Config()), 0o600); err != nil {
+			t.Fatal(err)
+		}
 		l.up(t)
 		for _, c := range []struct{ line, want string }{
 			{"forward --metrics x 80", "as in: --metrics 9586, or --metrics 192.168.1.2:9586"},
@@ -37,6 +41,11 @@ func TestCommandHints(t *testing.T) {
 			{"forward --source client 53/udp", "leave --source client out for UDP, or use --mode veth"},
 			{"forward --netns inet --source client 80", "that takes routes inside, and wgjail changes no namespace that it did not make; --proxy-protocol tells services as well"},
 			{"forward 8080:host:80", "give another address in the jail with --to; else write"},
+			{"up late.conf --provider-port upnp", "use natpmp or pcp, as in natpmp or natpmp=10.2.0.1"},
+			{"up late.conf --provider-port natpmp=x.test", "leave it out to ask the first name server, as in natpmp"},
+			{"up late.conf --on-port true", "ask for one with --provider-port natpmp"},
+			{"up nodns.conf --provider-port natpmp", "name the gateway, as in --provider-port natpmp=10.2.0.1"},
+			{"up nodns.conf --provider-port natpmp=fd64::1", "use pcp=fd64::1"},
 			{"up a b", "a file is given with its path, as in ./vpn.conf"},
 			{"up late.conf", "check the name in the Endpoint line, and that the host itself is online"},
 			{"up comment.conf", "check that the file is a WireGuard configuration, and whole"},
