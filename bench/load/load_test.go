@@ -173,14 +173,15 @@ func TestServerSpeaksHTTP(t *testing.T) {
 	})
 }
 
-// What is slow has a rate too: a window goes on until something is counted.
+// What is slow has a rate too: a window goes on until enough is counted.
 func TestWindowGoesOnWithoutACount(t *testing.T) {
-	nothing, op, byt := counts{ops: 5, bytes: 7}, counts{ops: 6, bytes: 7}, counts{ops: 5, bytes: 8}
+	nothing, few := counts{ops: 5, bytes: 7}, counts{ops: 4 + fewest, bytes: 7}
+	enough, byt := counts{ops: 5 + fewest, bytes: 7}, counts{ops: 5, bytes: 8}
 	for _, tt := range []struct {
 		after   counts
 		elapsed time.Duration
 		want    bool
-	}{{nothing, time.Millisecond, true}, {op, time.Millisecond, false}, {byt, time.Millisecond, false}, {nothing, grace + 1, false}} {
+	}{{nothing, time.Millisecond, true}, {few, time.Millisecond, true}, {enough, time.Millisecond, false}, {byt, time.Millisecond, false}, {nothing, grace + 1, false}} {
 		if got := more(nothing, tt.after, tt.elapsed) > 0; got != tt.want {
 			t.Errorf("after %v with %+v it goes on: %v", tt.elapsed, tt.after, got)
 		}

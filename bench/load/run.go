@@ -186,13 +186,16 @@ func (r *run) measure(ctx context.Context, w Window, arrived func(*counts)) (Res
 	}, nil
 }
 
-// grace is how much longer a window may last in which nothing was counted: what is
-// slow has a rate too.
-const grace = 3 * time.Second
+// What is slow has a rate too: a window lasts longer, up to grace, until fewest
+// ops, or some bytes, have been counted.
+const (
+	grace  = 3 * time.Second
+	fewest = 20
+)
 
 // more says how long to go on.
 func more(before, after counts, elapsed time.Duration) time.Duration {
-	if after.ops > before.ops || after.bytes > before.bytes || elapsed > grace {
+	if after.ops >= before.ops+fewest || after.bytes > before.bytes || elapsed > grace {
 		return 0
 	}
 	return 10 * time.Millisecond
