@@ -152,7 +152,7 @@ func (d *demolition) restore(book *ipt, script string) error {
 
 // innerEnds returns the jail's ends of the pair that the rules are for.
 func (n names) innerEnds(have snapshot) (list []netip.Addr) {
-	for _, line := range have["mangle"][n.chain("in")] {
+	for _, line := range have["mangle"][n.chain("past")] {
 		if m := destination.FindStringSubmatch(line); m != nil {
 			if p, err := netip.ParsePrefix(m[1]); err == nil {
 				list = append(list, p.Addr())
