@@ -86,6 +86,27 @@ func (i *instance) ready(ctx context.Context) error {
 	}
 }
 
+// An instance is at rest when it has used no processor time for restFor. That is
+// waited for, for restPatience at most.
+const restFor, restPatience = 50 * time.Millisecond, 2 * time.Second
+
+// rest waits until the instance has done what it does at its start besides
+// answering, such as opening its other ports or looking at its rules once more: a
+// measurement would be charged for it otherwise.
+func (i *instance) rest(ctx context.Context) {
+	if i.group() == 0 {
+		return
+	}
+	began := time.Now()
+	used, since := groupCost(i.group()), began
+	for ctx.Err() == nil && time.Since(since) < restFor && time.Since(began) < restPatience {
+		time.Sleep(restFor / 10)
+		if now := groupCost(i.group()); now.exact != used.exact {
+			used, since = now, time.Now()
+		}
+	}
+}
+
 // stop ends it and waits until nothing of it is left.
 func (i *instance) stop() error {
 	var errs []error

@@ -122,6 +122,7 @@ func (r *runner) candidateRound(ctx context.Context, p plan, round int) {
 		m.took = time.Since(began)
 	}
 	if err == nil {
+		m.rest(ctx)
 		for _, w := range p.work {
 			r.one(ctx, m.of(w))
 		}
