@@ -30,15 +30,15 @@ lint:
 
 # The packages under the race detector; the command, which is started hundreds of times, as it is shipped.
 test-race:
-	go test -race -exec $(as-root) $$(go list ./... | grep -v -e /cmd/ -e /veth$$)
+	go test -timeout 20m -race -exec $(as-root) $$(go list ./... | grep -v -e /cmd/ -e /veth$$)
 
 # Most of veth's time is that of iptables, which the race detector does not watch; what runs at once is raced as well.
 test-veth:
-	go test -exec $(as-root) ./veth
+	go test -timeout 20m -exec $(as-root) ./veth
 	go test -race -exec $(as-root) -run 'Test(Watch|Many|ConnectionsEnd)$$' ./veth
 
 test-command:
-	CGO_ENABLED=0 go test -trimpath -exec $(as-root) ./cmd/...
+	CGO_ENABLED=0 go test -timeout 30m -trimpath -exec $(as-root) ./cmd/...
 
 test-package:
 	internal/package/test
