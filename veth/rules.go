@@ -15,10 +15,11 @@ import (
 // comment "wgjail vpn …". IPv6 has the same rules with the pair's IPv6 addresses.
 //
 //	*mangle
-//	-A PREROUTING -i wgjvH -j WGJAIL-H-in
-//	-A WGJAIL-H-in -i wgjvH ! -s 169.254.9.1/32 -j DROP                # (1)
+//	-A PREROUTING -i wgjvH ! -s 169.254.9.1/32 -j WGJAIL-H-own
+//	-A WGJAIL-H-own -i wgjvH ! -s 169.254.9.1/32 -j DROP               # (1)
+//	-A PREROUTING -i wgjvH -m conntrack ! --ctstate DNAT -j WGJAIL-H-in
 //	-A WGJAIL-H-in -i wgjvH -m conntrack ! --ctstate DNAT -j DROP     # (2)
-//	-A PREROUTING -d 169.254.9.1/32 -j WGJAIL-H-past
+//	-A PREROUTING ! -i wgjvH -d 169.254.9.1/32 -j WGJAIL-H-past
 //	-A WGJAIL-H-past ! -i wgjvH -d 169.254.9.1/32 -j DROP             # (3)
 //	-A FORWARD ! -i wgjv+ ! -o wgjv+ -j WGJAIL-H-guard
 //	-A WGJAIL-H-guard -i eth0 ! -o wgjv+ -j DROP                      # (4)
@@ -40,9 +41,9 @@ import (
 //	-A WGJAIL-H-from -p udp -m conntrack --ctorigdstport 53 --ctorigdst 192.168.1.2/32 -j MASQUERADE
 //
 // Drops are in mangle, before other people's accepts in filter could take
-// effect; accepts are in filter, first, before other people's drops. Ways into
-// mangle's chains have matches so that forwarded packets meet few rules: a jump
-// and its comment cost more than two comparisons that fail.
+// effect; accepts are in filter, first, before other people's drops. Only
+// packets for a chain of mangle enter it: a jump and its comment would cost each
+// forwarded packet more than comparisons that fail.
 //
 //	(1) no other address comes out of the jail: not another connection's, no
 //	    link-local one, no other host's
@@ -105,13 +106,11 @@ type side struct {
 // the links that rule (4) is for; see guardRule. Without any there is no chain for
 // them, or, if have has one, an empty one.
 func (n names) fixed(s side, guards []string, have snapshot) []chain {
-	in := chain{table: "mangle", name: n.chain("in"), entries: []entry{{chain: "PREROUTING", match: "-i " + n.link}}, rules: []rule{
-		{id: "own address", match: fmt.Sprintf("-i %s ! -s %s", n.link, host(s.inner)), target: "DROP"},
-		{id: "only answers", match: fmt.Sprintf("-i %s -m conntrack ! --ctstate DNAT", n.link), target: "DROP"},
-	}}
-	past := chain{table: "mangle", name: n.chain("past"), entries: []entry{{chain: "PREROUTING", match: "-d " + host(s.inner)}}, rules: []rule{
-		{id: "no way around", match: fmt.Sprintf("! -i %s -d %s", n.link, host(s.inner)), target: "DROP"},
-	}}
+	chains := []chain{
+		gate(n.chain("in"), "only answers", fmt.Sprintf("-i %s -m conntrack ! --ctstate DNAT", n.link)),
+		gate(n.chain("own"), "own address", fmt.Sprintf("-i %s ! -s %s", n.link, host(s.inner))),
+		gate(n.chain("past"), "no way around", fmt.Sprintf("! -i %s -d %s", n.link, host(s.inner))),
+	}
 	fwd := chain{table: "filter", name: n.chain("fwd"), entries: []entry{{chain: "FORWARD"}, {chain: "DOCKER-USER", optional: true}}, rules: []rule{
 		{id: "answers out", match: fmt.Sprintf("-i %s -m conntrack --ctstate DNAT", n.link), target: "ACCEPT"},
 		{id: "clients in", match: fmt.Sprintf("-o %s -m conntrack --ctstate DNAT", n.link), target: "ACCEPT"},
@@ -126,7 +125,6 @@ func (n names) fixed(s side, guards []string, have snapshot) []chain {
 		to.rules = append(to.rules, rule{id: "not link-local", match: "-s fe80::/10", target: "RETURN"})
 	}
 	to.rules = append(to.rules, rule{id: "who may", target: n.chain("allow")})
-	chains := []chain{in, past}
 	if _, exists := have["mangle"][n.chain("guard")]; exists || len(guards) > 0 {
 		guard := chain{table: "mangle", name: n.chain("guard"), entries: []entry{{chain: "FORWARD", match: betweenOthers}}}
 		for _, g := range guards {
@@ -135,6 +133,14 @@ func (n names) fixed(s side, guards []string, have snapshot) []chain {
 		chains = append(chains, guard)
 	}
 	return append(chains, fwd, chain{table: "nat", name: n.chain("allow"), open: true}, to)
+}
+
+// gate is a chain that packets with the match enter, and are dropped in. Its rule
+// asks for the match again: were the way into it ever without, the host would have
+// no network left.
+func gate(name, id, match string) chain {
+	return chain{table: "mangle", name: name, entries: []entry{{chain: "PREROUTING", match: match}},
+		rules: []rule{{id: id, match: match, target: "DROP"}}}
 }
 
 // everyLink stands for all links in a list of guards.
