@@ -1,0 +1,93 @@
+package jail
+
+import (
+	"context"
+	"fmt"
+	"net/netip"
+	"os"
+	"time"
+
+	"golang.zx2c4.com/wireguard/wgctrl/wgtypes"
+
+	"github.com/wgjail/wgjail/internal/hint"
+	"github.com/wgjail/wgjail/internal/netnsx"
+)
+
+// What up does before it changes anything.
+
+// prepare does what needs no right and leaves no trace: it settles the backend
+// and resolves the endpoints.
+func (m *maker) prepare(ctx context.Context) error {
+	m.step("choose a backend")
+	backend := m.opts.Backend
+	if backend == "" {
+		backend = Auto
+	}
+	backend, err := backend.choose()
+	if err != nil {
+		return err
+	}
+	m.state = newState(m.cfg, backend)
+	if m.opts.AllowHooks {
+		m.state.Hooks = &m.cfg.Hooks
+	}
+	if m.state.Port, err = m.opts.Port.withGateway(m.cfg.DNS); err != nil {
+		return err
+	}
+	m.step("resolve endpoints")
+	m.endpoints = map[wgtypes.Key]netip.AddrPort{}
+	var all []netip.AddrPort
+	for i, p := range m.cfg.Peers {
+		if p.Endpoint.Host == "" {
+			continue
+		}
+		at, err := m.resolve(ctx, p.Endpoint)
+		if err != nil {
+			return err
+		}
+		m.endpoints[p.PublicKey] = at
+		m.state.Peers[i].Endpoint = at
+		all = append(all, at)
+	}
+	if m.state.MTU == 0 {
+		m.state.MTU = pathMTU(all, m.cfg.Addresses)
+	}
+	return nil
+}
+
+// resolve is resolve, and tells if it takes long.
+func (m *maker) resolve(ctx context.Context, e Endpoint) (netip.AddrPort, error) {
+	if m.opts.Waiting != nil {
+		slow := time.AfterFunc(2*time.Second, func() { m.opts.Waiting(e.Host) })
+		defer slow.Stop()
+	}
+	return resolve(ctx, e)
+}
+
+// newState is what is known of a jail from its configuration alone.
+func newState(cfg *Config, backend Backend) *state {
+	s := &state{
+		Version: stateVersion, Name: cfg.Name, Config: fingerprint(cfg), Backend: backend, MTU: cfg.MTU,
+		Addresses: cfg.Addresses, DNS: cfg.DNS, Search: cfg.Search,
+		Routes: routesFor(cfg.Addresses, cfg.Peers),
+	}
+	for _, p := range cfg.Peers {
+		s.Peers = append(s.Peers, peerState{
+			PublicKey: p.PublicKey.String(), Host: p.Endpoint.Host, Port: p.Endpoint.Port, AllowedIPs: p.AllowedIPs,
+		})
+	}
+	return s
+}
+
+// free reports whether the names that the jail needs belong to nobody else.
+func (m *maker) free() error {
+	name := m.cfg.Name
+	if _, err := os.Lstat(netnsx.Path(name)); err == nil {
+		return hint.Wrap(fmt.Errorf("network namespace %s exists and was not made by wgjail", name),
+			"remove it with: ip netns delete %s; or give the configuration file another name: it names the jail", name)
+	}
+	if err := dnsOwner(name); err != nil {
+		return err
+	}
+	return uapiFree(name)
+}
