@@ -63,7 +63,8 @@ func TestBench(t *testing.T) {
 			}
 		}
 		for _, warning := range r.Warnings {
-			if strings.Contains(warning, "in 1 of 1 rounds") {
+			// What a peer breaks is said, and no fault of ours: socket-proxyd ends a connection with one of its directions.
+			if strings.Contains(warning, "in 1 of 1 rounds") && !strings.HasPrefix(warning, "socket-proxyd,") {
 				t.Error(warning)
 			}
 		}
