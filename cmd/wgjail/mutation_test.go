@@ -207,6 +207,11 @@ func TestRuleMutations(t *testing.T) {
 			r := x.rules(t)[i]
 			x.jail.Run(t, "nft", "delete", "rule", "inet", "wgjail", r[0], "handle", r[2])
 			failed := x.failing()
+			for range 2 { // a call that would have come in may be lost on a busy machine
+				if len(failed) == 0 {
+					failed = x.failing()
+				}
+			}
 			maps.Copy(caught, failed)
 			if len(failed) == 0 {
 				t.Errorf("without the rule %q of chain %s nothing is different: why is it there?", r[1], r[0])
