@@ -47,7 +47,15 @@ func startOnTerminal(t *testing.T, n *world.Node, cmd *exec.Cmd) *terminal {
 	}
 	defer slave.Close()
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = slave, slave, slave
-	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true, Setctty: true}
+	if cmd.SysProcAttr == nil {
+		cmd.SysProcAttr = &syscall.SysProcAttr{}
+	}
+	cmd.SysProcAttr.Setsid, cmd.SysProcAttr.Setctty = true, true
+	if c := cmd.SysProcAttr.Credential; c != nil { // as login(1) does
+		if err := slave.Chown(int(c.Uid), int(c.Gid)); err != nil {
+			t.Fatal(err)
+		}
+	}
 	term := &terminal{keyboard: master}
 	go term.read(master)
 	term.Process = n.Start(t, cmd)

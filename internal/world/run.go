@@ -39,6 +39,8 @@ var inside struct {
 // A World is the machine that a test has to itself.
 type World struct {
 	Host *Node // the network namespace the test runs in
+
+	users int // made so far
 }
 
 // Run calls fn in a world of its own, while other tests run. The test passes,
