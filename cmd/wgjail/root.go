@@ -52,6 +52,7 @@ func (p *program) rootCommand() *cobra.Command {
 		}
 	}
 	p.completeFlags(root)
+	plainSwitches(root)
 	return root
 }
 

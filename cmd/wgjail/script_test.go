@@ -145,5 +145,8 @@ func TestHelpIsComplete(t *testing.T) {
 		if line := "status 0 wgjail " + cmd.Name() + " --help\n"; !cmd.Hidden && !strings.Contains(string(text), line) {
 			t.Errorf("not in help.txt: %s", line)
 		}
+		if usage := cmd.UsageString(); strings.Contains(usage, "[=true") || !strings.Contains(usage, "--debug  ") {
+			t.Errorf("%s shows switches in another way than --debug:\n%s", cmd.Name(), usage)
+		}
 	}
 }
