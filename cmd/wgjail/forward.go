@@ -54,28 +54,52 @@ func (p *program) forward(cmd *cobra.Command, args []string, f *forwardFlags) er
 	if err != nil {
 		return err
 	}
+	return p.settle(cmd, f, serving{
+		into:  &opts.Into,
+		stop:  func() error { return p.stopForwards(opts.Into, opts.Specs) },
+		start: func() error { return p.startForwards(opts.Into, args, f) },
+		serve: func() error { return p.serveForwards(opts, f) },
+	})
+}
+
+// A serving is what a command does that serves clients.
+type serving struct {
+	into  *jail.Place
+	stop  func() error // with --stop
+	start func() error // with --detach
+	serve func() error // else
+}
+
+// settle finds out where the service is to be and does what the user has asked
+// for. What the user wrote has been read.
+func (p *program) settle(cmd *cobra.Command, f *forwardFlags, s serving) (err error) {
 	if err := needRoot(cmd); err != nil {
 		return err
 	}
-	if opts.Into, err = f.place(); err != nil {
+	if *s.into, err = f.place(); err != nil {
 		return err
 	}
 	switch {
 	case f.stop:
-		return p.stopForwards(opts.Into, opts.Specs)
+		return s.stop()
 	case f.detach:
-		return p.startForwards(opts.Into, args, f)
+		return s.start()
 	}
-	return p.serveForwards(opts, f)
+	return s.serve()
 }
 
 func (p *program) stopForwards(place jail.Place, specs []jail.ForwardSpec) error {
 	stopped, err := jail.StopForwards(context.Background(), place, specs)
+	return p.sayStopped(stopped, err, fmt.Sprintf("nothing is forwarded into %s", place))
+}
+
+// sayStopped says what has been stopped, or that there was nothing to stop.
+func (p *program) sayStopped(stopped []string, err error, nothing string) error {
 	for _, id := range stopped {
 		fmt.Fprintf(p.out, "stopped %s\n", id)
 	}
 	if err == nil && len(stopped) == 0 {
-		fmt.Fprintf(p.out, "nothing is forwarded into %s\n", place)
+		fmt.Fprintln(p.out, nothing)
 	}
 	return err
 }

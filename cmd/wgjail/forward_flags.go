@@ -31,16 +31,22 @@ type forwardFlags struct {
 }
 
 func (f *forwardFlags) register(fs *pflag.FlagSet) {
-	fs.StringVar(&f.jail, "jail", "", "the jail's `NAME`; not needed if there is one jail or WGJAIL_JAIL is set")
+	f.registerService(fs, "the forwards of these SPECs")
 	fs.StringVar(&f.netns, "netns", "", "forward into this network namespace instead of a jail: `NAME|PATH`")
 	fs.StringVar(&f.to, "to", "", "`ADDRESS` of the service inside (default: the jail's loopback, then its addresses)")
-	fs.BoolVarP(&f.detach, "detach", "d", false, "go on in the background once the ports are open")
 	fs.BoolVar(&f.reverse, "reverse", false, "the other way round: listen in the jail, on its loopback unless SPEC has an ADDR, and connect to the host, to its loopback or --to")
-	fs.BoolVar(&f.stop, "stop", false, "end the forwards of these SPECs, or all of them")
-	fs.BoolVar(&f.background, "background", false, "")
-	fs.MarkHidden("background")
 	fs.StringVar(&f.metrics, "metrics", "", metricsUsage)
 	f.registerAccess(fs)
+}
+
+// registerService registers the options of a command that serves clients until
+// it is stopped; these are what --stop ends.
+func (f *forwardFlags) registerService(fs *pflag.FlagSet, these string) {
+	fs.StringVar(&f.jail, "jail", "", "the jail's `NAME`; not needed if there is one jail or WGJAIL_JAIL is set")
+	fs.BoolVarP(&f.detach, "detach", "d", false, "go on in the background once the ports are open")
+	fs.BoolVar(&f.stop, "stop", false, "end "+these+", or all of them")
+	fs.BoolVar(&f.background, "background", false, "")
+	fs.MarkHidden("background")
 }
 
 func (f *forwardFlags) registerAccess(fs *pflag.FlagSet) {
@@ -62,12 +68,7 @@ func (f *forwardFlags) registerClients(fs *pflag.FlagSet) {
 
 // args returns the arguments that start the same forward in another process.
 func (f *forwardFlags) args(place jail.Place) []string {
-	args := append([]string{"forward", "--background", "--mode", f.mode}, f.clientArgs()...)
-	if place.Jail != "" {
-		args = append(args, "--jail", place.Jail)
-	} else {
-		args = append(args, "--netns", place.Path)
-	}
+	args := append(f.serviceArgs("forward", place), "--mode", f.mode)
 	if f.to != "" {
 		args = append(args, "--to", f.to)
 	}
@@ -86,15 +87,19 @@ func (f *forwardFlags) args(place jail.Place) []string {
 	return append(args, "--")
 }
 
-// clientArgs are those of registerClients.
-func (f *forwardFlags) clientArgs() []string {
-	args := []string{"--max-conns", fmt.Sprint(f.limits.MaxConns), "--max-conns-per-client", fmt.Sprint(f.limits.MaxConnsPerClient),
+// serviceArgs begin with command, and are those of registerService and
+// registerClients that another process needs.
+func (f *forwardFlags) serviceArgs(command string, place jail.Place) []string {
+	args := []string{command, "--background", "--max-conns", fmt.Sprint(f.limits.MaxConns), "--max-conns-per-client", fmt.Sprint(f.limits.MaxConnsPerClient),
 		"--dial-timeout", f.limits.DialTimeout.String(), "--idle-timeout", f.limits.IdleTimeout.String(),
 		"--drain-timeout", f.limits.DrainTimeout.String()}
 	if len(f.allow) > 0 {
 		args = append(args, "--allow", strings.Join(f.allow, ","))
 	}
-	return args
+	if place.Jail == "" {
+		return append(args, "--netns", place.Path)
+	}
+	return append(args, "--jail", place.Jail)
 }
 
 // options reads what the user wrote. It looks at nothing but that.
@@ -103,11 +108,6 @@ func (f *forwardFlags) options(args []string) (opts jail.ForwardOptions, err err
 	case jail.ModeRelay, jail.ModeVeth:
 	default:
 		return opts, hint.Wrap(misused("unknown mode %q", f.mode), "the mode is relay or veth")
-	}
-	switch opts.Source = jail.Source(f.source); opts.Source {
-	case "", jail.SourceJail, jail.SourceClient:
-	default:
-		return opts, hint.Wrap(misused("unknown source %q", f.source), "the source is jail or client")
 	}
 	if f.to != "" {
 		if opts.To, err = netip.ParseAddr(f.to); err != nil {

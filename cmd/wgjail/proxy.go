@@ -49,14 +49,10 @@ func (p *program) proxyCommand() *cobra.Command {
 		RunE:    func(cmd *cobra.Command, _ []string) error { return p.proxy(cmd, &f) },
 	}
 	fs := cmd.Flags()
-	fs.StringVar(&f.jail, "jail", "", "the jail's `NAME`; not needed if there is one jail or WGJAIL_JAIL is set")
+	f.registerService(fs, "the proxies at these ADDRs")
 	fs.StringSliceVar(&f.socks5, "socks5", nil, "serve SOCKS5 at `ADDR`")
 	fs.StringSliceVar(&f.http, "http", nil, "serve HTTP, and CONNECT for the rest, at `ADDR`")
 	fs.StringVar(&f.users, "users", "", "ask for a name and password: one of the lines NAME:PASSWORD in `FILE`")
-	fs.BoolVarP(&f.detach, "detach", "d", false, "go on in the background once the ports are open")
-	fs.BoolVar(&f.stop, "stop", false, "end the proxies at these ADDRs, or all of them")
-	fs.BoolVar(&f.background, "background", false, "")
-	fs.MarkHidden("background")
 	f.registerClients(fs)
 	timeout := fs.Lookup("dial-timeout")
 	timeout.Usage, timeout.DefValue = "how long a target may take, its name included", "20s"
@@ -69,18 +65,16 @@ func (p *program) proxy(cmd *cobra.Command, f *proxyFlags) error {
 	if err != nil {
 		return err
 	}
-	if err := needRoot(cmd); err != nil {
-		return err
-	}
-	if opts.Into, err = f.place(); err != nil {
-		return err
-	}
-	switch {
-	case f.stop:
-		return p.stopProxies(opts)
-	case f.detach:
-		return p.startProxies(opts, f)
-	}
+	return p.settle(cmd, &f.forwardFlags, serving{
+		into:  &opts.Into,
+		stop:  func() error { return p.stopProxies(opts) },
+		start: func() error { return p.startProxies(opts, f) },
+		serve: func() error { return p.serveProxies(opts, f) },
+	})
+}
+
+// serveProxies is a proxy process.
+func (p *program) serveProxies(opts jail.ProxyOptions, f *proxyFlags) error {
 	opts.Log = p.forwardLog(&f.forwardFlags)
 	return p.serveUntilSignal(&f.forwardFlags, "proxy", func(ctx context.Context) (*jail.Forwarder, error) {
 		return jail.OpenProxy(ctx, opts)
@@ -124,18 +118,12 @@ func (f *proxyFlags) ports() (all []jail.ProxySpec, err error) {
 
 func (p *program) stopProxies(opts jail.ProxyOptions) error {
 	stopped, err := jail.StopProxies(context.Background(), opts.Into.Jail, opts.Ports)
-	for _, id := range stopped {
-		fmt.Fprintf(p.out, "stopped %s\n", id)
-	}
-	if err == nil && len(stopped) == 0 {
-		fmt.Fprintf(p.out, "%s has no proxy\n", opts.Into)
-	}
-	return err
+	return p.sayStopped(stopped, err, fmt.Sprintf("%s has no proxy", opts.Into))
 }
 
 // startProxies starts a background process and returns when its ports are open.
 func (p *program) startProxies(opts jail.ProxyOptions, f *proxyFlags) error {
-	args := append([]string{"proxy", "--background", "--jail", opts.Into.Jail}, f.clientArgs()...)
+	args := f.serviceArgs("proxy", opts.Into)
 	for _, s := range opts.Ports {
 		args = append(args, fmt.Sprintf("--%s", s.Protocol), s.String())
 	}
