@@ -37,6 +37,7 @@ const tableName = "wgjail"
 //	  chain names {
 //	    ip daddr SERVER accept                     # one rule a server
 //	    ip6 daddr SERVER accept
+//	    meta l4proto tcp reject with tcp reset     # connect(2) takes an ICMP error for a passing one
 //	    reject with icmpx admin-prohibited
 //	  }
 //	}
@@ -122,7 +123,9 @@ func jailChains(name string, servers []netip.Addr, open openPort) []*jailChain {
 	for _, s := range servers {
 		names.rules = append(names.rules, concat(toAddr(s), verdict(expr.VerdictAccept)))
 	}
-	names.rules = append(names.rules, concat(counter(), reject()))
+	names.rules = append(names.rules,
+		concat(over(unix.IPPROTO_TCP), counter(), reset()),
+		concat(counter(), reject()))
 	return []*jailChain{&input, &output, &names}
 }
 

@@ -39,14 +39,20 @@ func marked(mark uint32) []expr.Any {
 	}
 }
 
-// toPort is "meta l4proto PROTO th dport PORT".
-func toPort(proto byte, port uint16) []expr.Any {
+// over is "meta l4proto PROTO".
+func over(proto byte) []expr.Any {
 	return []expr.Any{
 		&expr.Meta{Key: expr.MetaKeyL4PROTO, Register: 1},
 		&expr.Cmp{Op: expr.CmpOpEq, Register: 1, Data: []byte{proto}},
+	}
+}
+
+// toPort is "meta l4proto PROTO th dport PORT".
+func toPort(proto byte, port uint16) []expr.Any {
+	return append(over(proto),
 		&expr.Payload{DestRegister: 1, Base: expr.PayloadBaseTransportHeader, Offset: 2, Len: 2},
 		&expr.Cmp{Op: expr.CmpOpEq, Register: 1, Data: binaryutil.BigEndian.PutUint16(port)},
-	}
+	)
 }
 
 // family is "meta nfproto ipv4" or "meta nfproto ipv6".
@@ -86,6 +92,11 @@ func established() []expr.Any {
 // reject is "reject with icmpx admin-prohibited".
 func reject() []expr.Any {
 	return []expr.Any{&expr.Reject{Type: unix.NFT_REJECT_ICMPX_UNREACH, Code: unix.NFT_REJECT_ICMPX_ADMIN_PROHIBITED}}
+}
+
+// reset is "reject with tcp reset".
+func reset() []expr.Any {
+	return []expr.Any{&expr.Reject{Type: unix.NFT_REJECT_TCP_RST}}
 }
 
 func counter() []expr.Any { return []expr.Any{&expr.Counter{}} }
