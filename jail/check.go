@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/netip"
 	"os"
 	"slices"
 	"time"
@@ -61,7 +62,8 @@ const InsideCommand = "inside"
 // as a user without rights, and sends packets from there: a query for the name
 // servers of the root to the jail's name servers, the same to ports of name
 // servers at addresses that nobody has, which must be refused, and echo
-// requests. Nothing is changed.
+// requests; and one of those queries past the packet filter, whose answer must
+// not come in. Nothing is changed.
 //
 // It must run on the host. The error is ErrNotUp if there is no such jail; that
 // a probe fails is not an error.
@@ -99,14 +101,15 @@ type checker struct {
 	*state
 	opts CheckOptions
 
-	lost     error             // why there is no namespace
-	ns       *netnsx.Namespace // nil if there is none
-	visitor  *visitor          // nil if it could not be started
-	refused  error             // why not
-	programs []Process         // inside, without the visitor
-	dev      *wgtypes.Device   // nil if WireGuard does not answer
-	silent   bool              // no handshake: nothing comes back
-	pair     int               // the number of the pair's end in the jail; -1: there is none; 0: not looked yet
+	lost      error             // why there is no namespace
+	ns        *netnsx.Namespace // nil if there is none
+	visitor   *visitor          // nil if it could not be started
+	refused   error             // why not
+	programs  []Process         // inside, without the visitor
+	dev       *wgtypes.Device   // nil if WireGuard does not answer
+	silent    bool              // no handshake: nothing comes back
+	answering []netip.Addr      // the name servers that do
+	pair      int               // the number of the pair's end in the jail; -1: there is none; 0: not looked yet
 }
 
 // An inspection looks at one thing.
@@ -116,7 +119,7 @@ type inspection struct {
 }
 
 // inspections are all that is looked at, in the order of the table. The handshake
-// comes before those that need an answer.
+// and the name servers come before those that need an answer.
 func (c *checker) inspections() []inspection {
 	return []inspection{
 		{"namespace", "network namespace", c.probeNamespace},
@@ -126,7 +129,6 @@ func (c *checker) inspections() []inspection {
 		{"routes", "routes", c.probeRoutes},
 		{"ipv6", "IPv6", c.probeIPv6},
 		{"link-local", "link-local addresses", c.probeLinkLocal},
-		{"inbound", "inbound on the tunnel", c.part(partInbound, "who calls through the tunnel is not let in; answers are")},
 		{"rules", "firewall rules", c.part(partRules, "the rules for name servers are as they were made")},
 		{"redirections", "forwards in veth mode", c.probeRedirections},
 		{"sysctls", "sysctls", c.probeSysctls},
@@ -138,6 +140,7 @@ func (c *checker) inspections() []inspection {
 		{"dns-refused", "other name servers", c.probeOtherServers},
 		{"handshake", "handshake", c.probeHandshake},
 		{"dns", "name servers", c.probeServers},
+		{"inbound", "inbound on the tunnel", c.probeInbound},
 		{"mtu", "MTU", c.probeMTUPath},
 		{"egress", "address outside", c.probeEgress},
 	}

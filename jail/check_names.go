@@ -43,6 +43,7 @@ func (c *checker) probeServers(ctx context.Context) outcome {
 	var good, bad []string
 	for _, server := range c.DNS {
 		if answered[server] {
+			c.answering = append(c.answering, server)
 			good = append(good, server.String())
 		} else {
 			bad = append(bad, server.String())
@@ -106,7 +107,7 @@ func sockaddr(to netip.AddrPort) (family int, addr unix.Sockaddr) {
 // jail's is. The counter of the rule that refuses must count each packet: an
 // error alone could have come through the tunnel.
 func (c *checker) probeOtherServers(context.Context) outcome {
-	before, err := refusedNames(c.ns)
+	before, err := c.dropped(namesChain)
 	if err != nil {
 		return failed(c.again(), "the rule that refuses them is not there: %v", err)
 	}
@@ -121,7 +122,7 @@ func (c *checker) probeOtherServers(context.Context) outcome {
 			}
 		}
 	}
-	after, err := refusedNames(c.ns)
+	after, err := c.dropped(namesChain)
 	if err != nil {
 		return unknown(err)
 	}

@@ -174,15 +174,15 @@ func checksum(p []byte) uint16 {
 	return ^uint16(sum)
 }
 
-// linkMTU returns the MTU of an interface in ns, in bytes.
-func linkMTU(ns *netnsx.Namespace, name string) (mtu int, err error) {
+// linkIn returns what is known of an interface in ns.
+func linkIn(ns *netnsx.Namespace, name string) (attrs *netlink.LinkAttrs, err error) {
 	err = withJail(ns, func(h *netlink.Handle) error {
 		link, err := h.LinkByName(name)
 		if err != nil {
 			return fmt.Errorf("interface %s: %w", name, err)
 		}
-		mtu = link.Attrs().MTU
+		attrs = link.Attrs()
 		return nil
 	})
-	return mtu, err
+	return attrs, err
 }

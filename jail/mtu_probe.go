@@ -62,11 +62,11 @@ const (
 
 // probeMTU is ProbeMTU for those who have the jail open.
 func (s *state) probeMTU(ctx context.Context, ns *netnsx.Namespace) (*MTUReport, error) {
-	link, err := linkMTU(ns, s.Name)
+	link, err := linkIn(ns, s.Name)
 	if err != nil {
 		return nil, err
 	}
-	r := &MTUReport{MTU: link, Least: min(link, leastMTU(s.Addresses))}
+	r := &MTUReport{MTU: link.MTU, Least: min(link.MTU, leastMTU(s.Addresses))}
 	var asked []*echoer
 	for _, target := range s.echoTargets() {
 		e, err := openEcho(ns, s.Name, target)

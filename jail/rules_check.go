@@ -75,19 +75,20 @@ func uncounted(rule []expr.Any) []expr.Any {
 	return list
 }
 
-// refusedNames returns how many packets to name servers have been refused.
-func refusedNames(ns *netnsx.Namespace) (uint64, error) {
-	c, err := openRules(ns)
+// dropped returns how many packets a chain of the jail's rules has counted: they
+// count what they drop or refuse. The error is os.ErrNotExist if there is no
+// such chain.
+func (c *checker) dropped(chain string) (packets uint64, err error) {
+	conn, err := openRules(c.ns)
 	if err != nil {
 		return 0, err
 	}
-	defer c.CloseLasting()
+	defer conn.CloseLasting()
 	table := &nftables.Table{Family: nftables.TableFamilyINet, Name: tableName}
-	rules, err := c.GetRules(table, &nftables.Chain{Table: table, Name: namesChain})
+	rules, err := conn.GetRules(table, &nftables.Chain{Table: table, Name: chain})
 	if err != nil {
 		return 0, err
 	}
-	var packets uint64
 	for _, r := range rules {
 		for _, e := range r.Exprs {
 			if count, ok := e.(*expr.Counter); ok {

@@ -38,8 +38,9 @@ func (l *lab) breaches(host func(script string) func(*testing.T)) []breach {
 		{"IPv6 routers believed", []string{"ipv6", "sysctls"}, "accept_ra is 1", host("ip netns exec vpn sysctl -qw net.ipv6.conf.vpn.accept_ra=1"), anew, nil},
 		{"link-local address added", []string{"link-local"}, "fe80::1/64", host("ip -n vpn addr add fe80::1/64 dev vpn"), host("ip -n vpn addr del fe80::1/64 dev vpn"), nil},
 		{"IPv4 link-local address added", []string{"link-local"}, "169.254.7.7/16", host("ip -n vpn addr add 169.254.7.7/16 dev lo"), host("ip -n vpn addr del 169.254.7.7/16 dev lo"), nil},
-		{"inbound rules flushed", []string{"inbound"}, "chain input of table wgjail has 0 rules, not 2", host("ip netns exec vpn nft flush chain inet wgjail input"), up, nil},
-		{"inbound rules replaced", []string{"inbound"}, "has another rule number 1", host("ip netns exec vpn nft 'flush chain inet wgjail input; add rule inet wgjail input accept; add rule inet wgjail input accept'"), up, nil},
+		{"inbound rules flushed", []string{"inbound"}, "a packet of 10.64.0.1 that nobody had asked for came in", host("ip netns exec vpn nft flush chain inet wgjail input"), up, nil},
+		{"inbound rules replaced", []string{"inbound"}, "a packet of 10.64.0.1 that nobody had asked for came in", host("ip netns exec vpn nft 'flush chain inet wgjail input; add rule inet wgjail input accept; add rule inet wgjail input accept'"), up, nil},
+		{"inbound rule added", []string{"inbound"}, "chain input of table wgjail has 3 rules, not 2", host("ip netns exec vpn nft add rule inet wgjail input accept"), up, nil},
 		{"rules for name servers flushed", []string{"dns-refused", "rules"}, "8 of 8 packets", host("ip netns exec vpn nft flush chain inet wgjail output"), up, nil},
 		{"table deleted", []string{"rules", "inbound", "dns-refused"}, "chain output of table wgjail is not there", host("ip netns exec vpn nft delete table inet wgjail"), up, nil},
 		{"sysctl changed", []string{"sysctls"}, "net.ipv4.conf.all.accept_redirects is 1", host("ip netns exec vpn sysctl -qw net.ipv4.conf.all.accept_redirects=1"), up, nil},
@@ -68,8 +69,12 @@ func TestCheckFindsBreaches(t *testing.T) {
 		host := func(script string) func(*testing.T) {
 			return func(t *testing.T) { l.Host.Run(t, "sh", "-ec", script) }
 		}
-		if r := l.check(t); !r.OK || len(r.Warnings) > 0 {
+		r := l.check(t)
+		if !r.OK || len(r.Warnings) > 0 {
 			t.Errorf("a new jail: %v %v", r.failed(), r.Warnings)
+		}
+		if why := r.find(t, "inbound").Why; why != "a packet of 10.64.0.1 that nobody had asked for was dropped; answers come in" {
+			t.Errorf("of a new jail inbound says %q", why)
 		}
 		l.servePages(t)
 		seen := map[string]bool{"namespace": true, "handshake": true, "redirections": true} // by the tests below
@@ -95,7 +100,7 @@ func TestCheckFindsBreaches(t *testing.T) {
 				}
 			})
 		}
-		r := l.check(t, "--egress", "http://"+world.InternetV4)
+		r = l.check(t, "--egress", "http://"+world.InternetV4)
 		if !r.OK || r.find(t, "egress").Why != "10.64.0.2 is seen from outside, and the host is 198.51.100.2" {
 			t.Errorf("in the end: %+v", r)
 		}
