@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/signal"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -27,7 +28,8 @@ import (
 //
 // A target is PROTOCOL/ADDRESS:PORT[/LINK], the protocol udp, tcp or icmp, and
 // the link one to bind to (SO_BINDTODEVICE). What is sent to the nth one is the
-// canary and n. It prints what became of each, and ends well in any case.
+// canary and n. It prints what became of each, and ends well in any case. A
+// target "-" is none, and counts.
 //
 // With -spin it does so without a pause until SIGTERM, from the first moment at
 // which there is a namespace of that name on, and prints how often it has tried:
@@ -55,6 +57,9 @@ func probe(args []string) int {
 	lines := make([]string, len(args)-1)
 	var wg sync.WaitGroup
 	for i, target := range args[1:] {
+		if target == "-" {
+			continue
+		}
 		wg.Go(func() {
 			lines[i] = fmt.Sprintf("%s: sent", target)
 			if err := sendProbe(target, fmt.Appendf(nil, "%s%03d", args[0], i)); err != nil {
@@ -63,7 +68,7 @@ func probe(args []string) int {
 		})
 	}
 	wg.Wait()
-	fmt.Println(strings.Join(lines, "\n"))
+	fmt.Println(strings.Join(slices.DeleteFunc(lines, func(line string) bool { return line == "" }), "\n"))
 	return 0
 }
 
