@@ -198,7 +198,7 @@ func (l *lab) secrets() map[string]string {
 func (l *lab) unchanged(t *testing.T, before, after string) {
 	t.Helper()
 	var diff string
-	for deadline := time.Now().Add(5 * time.Second); ; time.Sleep(20 * time.Millisecond) {
+	for deadline := time.Now().Add(world.AtMost(5 * time.Second)); ; time.Sleep(20 * time.Millisecond) {
 		if diff = world.Diff(before, l.w.Snapshot(t)); diff == "" {
 			return
 		}
@@ -216,7 +216,7 @@ func echo(from *world.Node, network, addr, text string) error {
 		return err
 	}
 	defer c.Close()
-	c.SetDeadline(time.Now().Add(20 * time.Second))
+	c.SetDeadline(time.Now().Add(world.AtMost(20 * time.Second)))
 	if _, err := io.WriteString(c, text); err != nil {
 		return err
 	}

@@ -42,7 +42,7 @@ func say(t *testing.T, all []net.Conn, line string) {
 	for i, c := range all {
 		answered.Go(func() {
 			text := fmt.Sprintf("%s to %d", line, i)
-			c.SetDeadline(time.Now().Add(time.Minute))
+			c.SetDeadline(time.Now().Add(world.AtMost(time.Minute)))
 			got := make([]byte, len(text))
 			if _, err := io.WriteString(c, text); err != nil {
 				t.Errorf("connection %d: %v", i, err)

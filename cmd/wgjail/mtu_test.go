@@ -70,7 +70,7 @@ func TestProbeMTU(t *testing.T) {
 // transfer sends so many bytes to an echo service and wants them back.
 func transfer(t *testing.T, c net.Conn, size int) {
 	t.Helper()
-	c.SetDeadline(time.Now().Add(time.Minute))
+	c.SetDeadline(time.Now().Add(world.AtMost(time.Minute)))
 	sent := rand.NewChaCha8([32]byte{})
 	go io.CopyN(c, sent, int64(size))
 	same, got := rand.NewChaCha8([32]byte{}), make([]byte, 1<<16)
@@ -113,7 +113,7 @@ func (l *lab) upload(inside *world.Node, size int64) error {
 	if err != nil {
 		return err
 	}
-	c.SetDeadline(time.Now().Add(time.Minute))
+	c.SetDeadline(time.Now().Add(world.AtMost(time.Minute)))
 	_, err = io.CopyN(c, rand.NewChaCha8([32]byte{}), size)
 	return errors.Join(err, c.Close(), <-got)
 }

@@ -195,7 +195,7 @@ func (x *ruled) rules(t *testing.T) [][3]string {
 func TestRuleMutations(t *testing.T) {
 	world.Run(t, func(t *testing.T, w *world.World) {
 		l := newLab(t, w)
-		x := &ruled{lab: l, jail: l.up(t), patience: 20 * time.Second}
+		x := &ruled{lab: l, jail: l.up(t), patience: world.AtMost(20 * time.Second)}
 		var err error
 		if x.inner, err = provider.Serve(x.jail.Namespace); err != nil {
 			t.Fatal(err)
@@ -204,7 +204,7 @@ func TestRuleMutations(t *testing.T) {
 		if failed := x.failing(); len(failed) > 0 {
 			t.Fatalf("nothing is missing, but: %v", failed)
 		}
-		x.patience = time.Second
+		x.patience = world.AtMost(time.Second)
 		caught := map[string]error{}
 		total := len(x.rules(t))
 		for i := range total {

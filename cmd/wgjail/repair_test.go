@@ -40,7 +40,7 @@ func (c *talk) goesOn(t *testing.T, after string) {
 	t.Helper()
 	c.n++
 	line := fmt.Sprintf("line %d\n", c.n)
-	c.SetDeadline(time.Now().Add(30 * time.Second))
+	c.SetDeadline(time.Now().Add(world.AtMost(30 * time.Second)))
 	if _, err := c.Write([]byte(line)); err != nil {
 		t.Fatalf("the connection after %s: %v", after, err)
 	}
