@@ -13,6 +13,7 @@ import (
 	"regexp"
 	"strings"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -158,8 +159,7 @@ func (d *docs) run(t *testing.T, block []docCommand) {
 	var going *world.Process
 	stop := func() {
 		if going != nil {
-			going.Signal(t, unix.SIGINT)
-			going.Wait()
+			mustEnd(t, going)
 			going = nil
 		}
 	}
@@ -179,6 +179,17 @@ func (d *docs) run(t *testing.T, block []docCommand) {
 				t.Errorf("$ %s\n%v", c.line, err)
 			}
 		}
+	}
+}
+
+// mustEnd interrupts what goes on until Ctrl-C.
+func mustEnd(t *testing.T, going *world.Process) {
+	t.Helper()
+	going.Signal(t, unix.SIGINT)
+	select {
+	case <-going.Done():
+	case <-time.After(time.Minute): // a page should not make a reader wait
+		t.Errorf("it does not end on Ctrl-C, and has printed:\n%s", going.Output())
 	}
 }
 
