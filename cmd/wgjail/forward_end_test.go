@@ -223,7 +223,7 @@ func TestForwardEndsWithItsJail(t *testing.T) {
 		for port := 8000; port <= 8002; port++ {
 			open = append(open, l.mustVisit(t, fmt.Sprintf("%s:%d", world.HostLANV4, port)))
 		}
-		ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second) // not an hour
+		ctx, cancel := context.WithTimeout(t.Context(), time.Minute) // not an hour
 		defer cancel()
 		r := l.runCmd(t, exec.CommandContext(ctx, "wgjail", "down", "vpn"))
 		if r.status != 0 {
