@@ -20,7 +20,7 @@ func TestPortShadow(t *testing.T) {
 		jail := l.up(t)
 		l.do(t, "forward", "-d", "8080/udp", "8080/tcp")
 		var wireguard uint16
-		fmt.Sscan(l.Host.Run(t, "wg", "show", "vpn", "listen-port"), &wireguard)
+		fmt.Sscan(jail.Run(t, "wg", "show", "vpn", "listen-port"), &wireguard)
 		for _, port := range []uint16{8080, wireguard} {
 			for _, to := range []string{world.HostV4, world.LANV4, world.EndpointsV4[0], world.InternetV4} {
 				if err := sendAs(jail, port, to); err != nil {
