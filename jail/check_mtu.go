@@ -20,6 +20,8 @@ func (c *checker) probeMTUPath(ctx context.Context) outcome {
 	switch {
 	case r == nil || err != nil && !errors.Is(err, context.DeadlineExceeded):
 		return unknown(err)
+	case r.Passes == 0 && readHealth(c.Name).Held != 0:
+		return skipped("nobody at the other end answers to echo requests: packets are held to %d bytes, unless the configuration has a line MTU = …", safeMTU)
 	case r.Passes == 0:
 		return skipped("nobody at the other end answers to echo requests")
 	case r.Passes < r.Least:

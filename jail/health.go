@@ -10,7 +10,8 @@ import (
 // health is what the keeper knows and a glance at the device does not show.
 type health struct {
 	Stale   bool     `json:"stale"`
-	MTU     int      `json:"mtu,omitempty"` // what the path has made it; 0: as up has set it
+	MTU     int      `json:"mtu,omitempty"`  // what the path has made it; 0: as up has set it
+	Held    int      `json:"held,omitempty"` // what packets are held to while the path is unknown, in bytes; 0: they are not
 	Repairs []Repair `json:"repairs,omitempty"`
 }
 
@@ -57,11 +58,15 @@ func (k *keeper) note(format string, args ...any) {
 
 // tell writes down what the keeper knows.
 func (k *keeper) tell() {
-	data, err := json.Marshal(k.health)
-	if err == nil {
-		err = writeWhole(healthPath(k.state.Name), append(data, '\n'), 0o600)
-	}
-	if err != nil {
+	if err := writeHealth(k.state.Name, k.health); err != nil {
 		k.log.Error("write health", "err", err)
 	}
+}
+
+func writeHealth(name string, h health) error {
+	data, err := json.Marshal(h)
+	if err != nil {
+		return err
+	}
+	return writeWhole(healthPath(name), append(data, '\n'), 0o600)
 }

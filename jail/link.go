@@ -95,7 +95,7 @@ func bringUp(ns *netnsx.Namespace, s *state) error {
 		if err := h.LinkSetUp(link); err != nil {
 			return fmt.Errorf("set interface %s up: %w", s.Name, err)
 		}
-		return addRoutes(h, link, usable(s.Routes))
+		return addRoutes(h, link, usable(s.Routes), readHealth(s.Name).Held)
 	})
 }
 
@@ -149,9 +149,13 @@ func addAddresses(h *netlink.Handle, link netlink.Link, addresses []netip.Prefix
 	return nil
 }
 
-func addRoutes(h *netlink.Handle, link netlink.Link, routes []netip.Prefix) error {
+// addRoutes adds routes or puts others in their place. They hold packets to so
+// many bytes, unless that is 0.
+func addRoutes(h *netlink.Handle, link netlink.Link, routes []netip.Prefix, held int) error {
 	for _, r := range routes {
-		if err := h.RouteReplace(route(link, r)); err != nil {
+		add := route(link, r)
+		add.MTU = held
+		if err := h.RouteReplace(add); err != nil {
 			return fmt.Errorf("add route %s: %w", r, err)
 		}
 	}

@@ -67,7 +67,7 @@ func (m *maker) resolve(ctx context.Context, e Endpoint) (netip.AddrPort, error)
 // newState is what is known of a jail from its configuration alone.
 func newState(cfg *Config, backend Backend) *state {
 	s := &state{
-		Version: stateVersion, Name: cfg.Name, Config: fingerprint(cfg), Backend: backend, MTU: cfg.MTU,
+		Version: stateVersion, Name: cfg.Name, Config: fingerprint(cfg), Backend: backend, MTU: cfg.MTU, MTUGiven: cfg.MTU != 0,
 		Addresses: cfg.Addresses, DNS: cfg.DNS, Search: cfg.Search,
 		Routes: routesFor(cfg.Addresses, cfg.Peers),
 	}

@@ -27,6 +27,7 @@ type state struct {
 	Backend   Backend        `json:"backend"`
 	Namespace netnsx.ID      `json:"namespace"`
 	MTU       int            `json:"mtu"`
+	MTUGiven  bool           `json:"mtu_given,omitempty"` // by the configuration
 	Addresses []netip.Prefix `json:"addresses"`
 	DNS       []netip.Addr   `json:"dns"`
 	Search    []string       `json:"search"`

@@ -17,6 +17,7 @@ type tempo struct {
 	pause   time.Duration // between two look-ups; doubles from one to the next
 	longest time.Duration // to which it doubles
 	verify  time.Duration // between two looks whether the MTU still passes
+	raise   time.Duration // between two looks whether more than a lowered MTU does (RFC 8899, section 5.1.1)
 }
 
 // usualTempo follows WireGuard's own times: a session is renewed every 120 s
@@ -32,13 +33,14 @@ var usualTempo = tempo{
 	pause:   30 * time.Second,
 	longest: 5 * time.Minute,
 	verify:  2 * time.Minute,
+	raise:   10 * time.Minute,
 }
 
 // hastened is t with everything so many times faster but for what waits for
 // WireGuard, which begins a handshake every 5 s at most.
 func (t tempo) hastened(times int) tempo {
 	for _, d := range []*time.Duration{
-		&t.look, &t.pending, &t.overdue, &t.begin, &t.stale, &t.pause, &t.longest, &t.verify,
+		&t.look, &t.pending, &t.overdue, &t.begin, &t.stale, &t.pause, &t.longest, &t.verify, &t.raise,
 	} {
 		*d /= time.Duration(max(1, times))
 	}

@@ -62,7 +62,7 @@ func (k *keeper) newWatcher(now moment) *watcher {
 		w.peers[key] = peer
 	}
 	k.health = readHealth(k.state.Name)
-	w.mtu.due = k.health.MTU == 0 // what a predecessor has found out holds
+	w.mtu = mtuWatch{due: k.health.Held != 0, raised: now.boot} // what a predecessor has found out holds
 	if k.health.Stale {
 		k.health.Stale = false
 		k.tell()
@@ -74,7 +74,7 @@ func (k *keeper) newWatcher(now moment) *watcher {
 // tunnel are not long in coming, and then the MTU wants to be known.
 func (w *watcher) rest() time.Duration {
 	const minute = 12 // looks
-	if w.mtu.due && w.last.boot-w.began.boot < minute*w.tempo.look {
+	if w.mtu.at == 0 && w.last.boot-w.began.boot < minute*w.tempo.look {
 		return w.tempo.look / 10
 	}
 	return w.tempo.look

@@ -1,12 +1,15 @@
 package jail
 
 import (
+	"errors"
 	"log/slog"
 	"strings"
 	"testing"
 	"time"
 
 	"golang.zx2c4.com/wireguard/wgctrl/wgtypes"
+
+	"github.com/wgjail/wgjail/internal/netnsx"
 )
 
 // A machine that wakes up begins again: nothing waits for times that it has
@@ -50,5 +53,29 @@ func TestNotes(t *testing.T) {
 	}
 	if list := k.health.Repairs; len(list) != keptRepairs || list[keptRepairs-1].What != "number 23" {
 		t.Errorf("it keeps %v", list)
+	}
+}
+
+// Trying more than a lowered MTU in vain leaves everything as it was.
+func TestWatcherTriesInVain(t *testing.T) {
+	ns, err := netnsx.Current()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer ns.Close()
+	for what, p := range map[string]probed{
+		"nobody answers": {MTUReport: &MTUReport{MTU: 1420, Least: 1280}},
+		"an error":       {err: errors.New("no network")},
+		"no more passes": {MTUReport: &MTUReport{MTU: 1420, Least: 1280, Passes: 1344}},
+	} {
+		w := &watcher{keeper: &keeper{
+			state: &state{Name: "no-such-jail", MTU: 1420}, ns: ns, log: slog.New(slog.DiscardHandler), tempo: usualTempo,
+			health: health{Held: 1344},
+		}}
+		w.mtu = mtuWatch{running: true, before: 1344}
+		w.takeProbe(p)
+		if w.health.MTU != 1344 || w.health.Held != 0 || len(w.health.Repairs) != 0 || w.mtu.running || w.mtu.before != 0 {
+			t.Errorf("%s: %+v, %+v", what, w.health, w.mtu)
+		}
 	}
 }
