@@ -37,6 +37,9 @@ func (b Backend) choose() (Backend, error) {
 	switch {
 	case err == nil:
 		return Kernel, nil
+	case errors.Is(err, unix.EPERM):
+		return "", hint.Wrap(fmt.Errorf("ask the kernel for WireGuard: %w", err),
+			"this root lacks capabilities: call wgjail on the host, outside jails and containers")
 	case !errors.Is(err, unix.EOPNOTSUPP):
 		return "", fmt.Errorf("ask the kernel for WireGuard: %w", err)
 	case b == Kernel:

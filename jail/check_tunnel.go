@@ -30,7 +30,7 @@ func (c *checker) probeTunnelSocket(context.Context) outcome {
 		return unknown(err)
 	}
 	if inside {
-		return failed(c.anew(), "it is in the jail (UDP port %d), where it reaches nobody: wgjail up was called inside", port)
+		return failed(c.anew(), "it is in the jail (UDP port %d), where it reaches nobody: the interface was made there", port)
 	}
 	return failed(c.again(), "there is none at UDP port %d: the interface is down", port)
 }

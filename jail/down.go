@@ -39,6 +39,9 @@ func Down(ctx context.Context, name string, opts DownOptions) (*DownReport, erro
 	if err := CheckName(name); err != nil {
 		return nil, err
 	}
+	if err := OnHost(); err != nil {
+		return nil, err
+	}
 	log := opts.Log
 	if log == nil {
 		log = slog.New(slog.DiscardHandler)

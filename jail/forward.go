@@ -66,6 +66,9 @@ func open(ctx context.Context, opts ForwardOptions, bind func(*Forwarder) error)
 	if err := opts.settle(); err != nil {
 		return nil, err
 	}
+	if err := OnHost(); err != nil {
+		return nil, err
+	}
 	f := &Forwarder{opts: opts, process: -1}
 	f.aborted, f.abort = context.WithCancel(context.Background())
 	lock, err := opts.Into.lock(ctx)

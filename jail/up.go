@@ -65,6 +65,9 @@ func Up(ctx context.Context, cfg *Config, opts UpOptions) (*Jail, error) {
 	if err := CheckName(cfg.Name); err != nil {
 		return nil, err
 	}
+	if err := OnHost(); err != nil {
+		return nil, err
+	}
 	if opts.Log == nil {
 		opts.Log = slog.New(slog.DiscardHandler)
 	}

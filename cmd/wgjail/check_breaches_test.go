@@ -9,6 +9,11 @@ import (
 	"strings"
 	"testing"
 
+	"golang.zx2c4.com/wireguard/conn"
+	"golang.zx2c4.com/wireguard/device"
+	"golang.zx2c4.com/wireguard/ipc"
+	"golang.zx2c4.com/wireguard/tun"
+
 	"github.com/wgjail/wgjail/internal/world"
 )
 
@@ -26,6 +31,7 @@ type breach struct {
 func (l *lab) breaches(host func(script string) func(*testing.T)) []breach {
 	up := func(t *testing.T) { l.do(t, "up", l.conf) }
 	anew := func(t *testing.T) { l.do(t, "down", "--kill", "vpn"); l.do(t, "up", l.conf) }
+	var inside func() // ends what was made inside
 	quickly := []string{"--timeout", "300ms"}
 	const link = "ip link add peer9 type veth peer name eth9 netns vpn; ip -n vpn link set eth9 up; "
 	return []breach{
@@ -49,7 +55,7 @@ func (l *lab) breaches(host func(script string) func(*testing.T)) []breach {
 		{"nsswitch.conf rewritten", []string{"masks", "files"}, "resolves names with: resolve", host("echo hosts: resolve >/etc/netns/vpn/nsswitch.conf"), up, nil},
 		{"resolv.conf open to all", []string{"files"}, "its mode is 0666", host("chmod 666 /etc/netns/vpn/resolv.conf"), host("chmod 644 /etc/netns/vpn/resolv.conf"), nil},
 		{"state given away", []string{"files"}, "belongs to user 65534", host("chown 65534 /run/wgjail/vpn/keeper.log"), host("chown 0 /run/wgjail/vpn/keeper.log"), nil},
-		{"tunnel made inside", []string{"tunnel-socket", "capabilities", "masks", "handshake"}, "it is in the jail", nil, anew, quickly},
+		{"tunnel made inside", []string{"tunnel-socket", "keeper"}, "it is in the jail", func(t *testing.T) { inside = l.tunnelInside(t) }, func(t *testing.T) { inside(); anew(t) }, quickly},
 		{"program with a socket from outside", []string{"program-sockets", "capabilities", "masks"}, "(descriptor 3)", nil, nil, nil},
 		{"program with capabilities", []string{"capabilities"}, "has CAP_SYS_ADMIN", nil, nil, nil},
 		{"program that can get capabilities", []string{"capabilities"}, "can get CAP_SYS_ADMIN", nil, nil, nil},
@@ -150,10 +156,6 @@ func (l *lab) breach(t *testing.T, name string) {
 	switch name {
 	case "keeper killed":
 		killKeeper(t)
-	case "tunnel made inside":
-		killKeeper(t)
-		l.Host.Run(t, "ip", "-n", "vpn", "link", "delete", "vpn")
-		l.Host.Run(t, "nsenter", "--net=/run/netns/vpn", "wgjail", "up", l.conf)
 	case "program with a socket from outside":
 		inside("nsenter", "--net=/run/netns/vpn", "sleep", "1007")
 	case "program with capabilities":
@@ -162,6 +164,59 @@ func (l *lab) breach(t *testing.T, name string) {
 		inside(append(append([]string{"wgjail", "exec", "--keep-caps", "--user", "0", "vpn", "--"}, unprivileged...), "sleep", "1007")...)
 	case "program without masks":
 		inside(append(append([]string{"ip", "netns", "exec", "vpn"}, unprivileged...), "--no-new-privs", "sleep", "1007")...)
+	}
+}
+
+// tunnelInside makes the jail's interface anew, by other means than wgjail's and
+// in the jail itself: with it comes its socket. It returns what ends that.
+func (l *lab) tunnelInside(t *testing.T) (end func()) {
+	t.Helper()
+	killKeeper(t)
+	inside := l.w.Open(t, "vpn")
+	inside.Run(t, "ip", "link", "delete", "vpn")
+	if kernelBackend() {
+		inside.Run(t, "ip", "link", "add", "vpn", "type", "wireguard")
+		end = func() {}
+	} else {
+		end = ownTunnel(t, inside)
+	}
+	inside.Run(t, "sh", "-ec", `ip link set vpn mtu 1420 up; ip addr add 10.64.0.2/32 dev vpn; ip addr add fd64::2/128 dev vpn
+		ip route add default dev vpn; ip -6 route add default dev vpn`)
+	return end
+}
+
+// ownTunnel is the userspace tunnel vpn in this process, until end is called.
+func ownTunnel(t *testing.T, inside *world.Node) (end func()) {
+	t.Helper()
+	var dev *device.Device
+	err := inside.Do(func() error {
+		made, err := tun.CreateTUN("vpn", 1420)
+		if err == nil {
+			dev = device.NewDevice(made, conn.NewDefaultBind(), device.NewLogger(device.LogLevelSilent, ""))
+			err = dev.Up()
+		}
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	os.Remove("/var/run/wireguard/vpn.sock") // the killed keeper's
+	file, err := ipc.UAPIOpen("vpn")
+	if err != nil {
+		t.Fatal(err)
+	}
+	control, err := ipc.UAPIListen("vpn", file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	go func() {
+		for c, err := control.Accept(); err == nil; c, err = control.Accept() {
+			go dev.IpcHandle(c)
+		}
+	}()
+	return func() {
+		control.Close()
+		dev.Close()
 	}
 }
 

@@ -191,7 +191,7 @@ func TestCheckRefusals(t *testing.T) {
 		l.refused(t, 2, []string{"--timeout 0s"}, "check", "vpn", "--timeout", "0")
 		l.up(t)
 		r := l.runCmd(t, exec.Command("nsenter", "--net=/run/netns/vpn", "wgjail", "check", "vpn"))
-		if r.status != 1 || !strings.Contains(r.err, "this is inside jail vpn") || !strings.Contains(r.err, "hint: check it from the host") {
+		if r.status != 1 || !strings.Contains(r.err, "this is inside jail vpn") || !strings.Contains(r.err, "hint: call wgjail on the host") {
 			t.Errorf("inside, check ended with %+v", r)
 		}
 	})

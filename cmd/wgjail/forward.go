@@ -117,6 +117,9 @@ func (p *program) startForwards(place jail.Place, specs []string, f *forwardFlag
 // startServing starts wgjail with args in the background and returns when it
 // serves.
 func (p *program) startServing(place jail.Place, args []string) error {
+	if err := jail.OnHost(); err != nil {
+		return err
+	}
 	log, err := jail.ForwardLog(place)
 	if err != nil {
 		return err
