@@ -96,7 +96,7 @@ var (
 	statusShape = map[string]string{
 		"name": "string", "state": "string", "backend": "string", "interface": "string", "netns": "string", "mtu": "number",
 		"addresses": "array", "dns": "array", "peers": "array", "forwards": "array", "processes": "array",
-		"missing": "array?", "search": "array?",
+		"missing": "array?", "search": "array?", "repairs": "array?",
 	}
 	peerShape = map[string]string{
 		"public_key": "string", "endpoint": "string", "latest_handshake": "string|null",
@@ -109,6 +109,7 @@ var (
 		"dropped": "number?", "evicted": "number?",
 	}
 	processShape = map[string]string{"pid": "number", "uid": "number", "command": "string"}
+	repairShape  = map[string]string{"at": "string", "what": "string"}
 )
 
 // checkShape wants exactly these keys in v, of these types. A key with "?" may
@@ -161,7 +162,7 @@ func checkContract(t *testing.T, text string) {
 	for i, jail := range list {
 		where := fmt.Sprintf("[%d]", i)
 		checkShape(t, where, jail, statusShape)
-		for key, shape := range map[string]map[string]string{"peers": peerShape, "forwards": forwardShape, "processes": processShape} {
+		for key, shape := range map[string]map[string]string{"peers": peerShape, "forwards": forwardShape, "processes": processShape, "repairs": repairShape} {
 			elements, _ := jail.(map[string]any)[key].([]any)
 			for j, e := range elements {
 				checkShape(t, fmt.Sprintf("%s.%s[%d]", where, key, j), e, shape)
