@@ -178,6 +178,9 @@ func (e *execution) explain(err error) error {
 	if errors.Is(err, os.ErrPermission) && os.Geteuid() != 0 {
 		return hint.Wrap(err, "run wgjail as root: sudo wgjail exec %s -- …", e.Name)
 	}
+	if errors.Is(err, os.ErrNotExist) && missing("/proc/thread-self") {
+		return hint.Wrap(err, "there is no /proc here: mount -t proc proc /proc")
+	}
 	return err
 }
 

@@ -23,10 +23,18 @@ func unshareMounts() error {
 // leave it. Mounts that the host makes and removes later arrive in it
 // (mount_namespaces(7)).
 func keepMounts() error {
-	if err := unix.Mount("", "/", "", unix.MS_SLAVE|unix.MS_REC, ""); err != nil {
-		return fmt.Errorf("keep mounts from reaching the host: %w", os.NewSyscallError("mount", err))
+	err := slaveMounts()
+	if errors.Is(err, unix.EINVAL) { // "/" is no mount
+		err = keepMountsInChroot()
+	}
+	if err != nil {
+		return fmt.Errorf("keep mounts from reaching the host: %w", err)
 	}
 	return nil
+}
+
+func slaveMounts() error {
+	return os.NewSyscallError("mount", unix.Mount("", "/", "", unix.MS_SLAVE|unix.MS_REC, ""))
 }
 
 // ignoreFileCaps makes set-user-ID bits and file capabilities of no effect on all
