@@ -193,8 +193,12 @@ func TestStatusOfNothing(t *testing.T) {
 func TestStatus(t *testing.T) {
 	world.Run(t, func(t *testing.T, w *world.World) {
 		l := newLab(t, w)
-		l.Client.Keepalive = 0 // so that nothing is sent before it is asked for
-		l.conf = l.Conf(t, "vpn")
+		// So that nothing is sent before it is asked for.
+		l.Client.Keepalive = 0
+		given := strings.Replace(l.Client.Config(), "[Peer]", "MTU = 1420\n[Peer]", 1)
+		if err := os.WriteFile(l.conf, []byte(given), 0o600); err != nil {
+			t.Fatal(err)
+		}
 		jail := l.up(t)
 		checkContract(t, l.do(t, "status", "--json"))
 		s := l.status(t)
