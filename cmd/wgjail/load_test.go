@@ -93,7 +93,7 @@ func TestLoadIsHeld(t *testing.T) {
 		}
 		first := dial()
 		say(t, []net.Conn{first}, "hello")
-		idle, _ := holds(t, forward)
+		idle, idleThreads := holds(t, forward)
 		all := []net.Conn{}
 		for range times(4000, 400) {
 			all = append(all, dial())
@@ -105,22 +105,27 @@ func TestLoadIsHeld(t *testing.T) {
 				killKeeper(t)
 				l.quiet(t, "up", l.conf)
 			}
+			through.says(t)
 			for i := flap; i < len(all); i += 100 { // some are busy
 				say(t, all[i:i+1], "meanwhile")
 			}
 			l.Provider.Blackhole(false)
+			through.hears(t, fmt.Sprintf("flap %d", flap)) // what was said in the dark
 		}
 		say(t, all, "after")
 		through.goesOn(t, "all of that")
-		if _, threads := holds(t, forward); threads > 50 {
-			t.Errorf("the forward has %d threads for %d connections", threads, len(all))
+		fds, threads := holds(t, forward)
+		if fds < 2*len(all) || threads > idleThreads+16 {
+			t.Errorf("the forward has %d descriptors and %d threads for %d connections, had %d threads for one", fds, threads, len(all), idleThreads)
 		}
+		t.Logf("%d connections: %d descriptors, %d threads; one: %d, %d", len(all), fds, threads, idle, idleThreads)
 		for _, c := range all {
 			c.Close()
 		}
 		world.Eventually(t, "the forward to let go", func() error {
-			if fds, _ := holds(t, forward); fds > idle {
-				return fmt.Errorf("it has %d descriptors, had %d with one connection", fds, idle)
+			fds, now := holds(t, forward)
+			if fds > idle || now > threads {
+				return fmt.Errorf("it has %d descriptors and %d threads, had %d with one connection, %d with all", fds, now, idle, threads)
 			}
 			return nil
 		})

@@ -38,12 +38,24 @@ func connect(t *testing.T, jail *world.Node) *talk {
 // goesOn fails the test if the connection does not echo.
 func (c *talk) goesOn(t *testing.T, after string) {
 	t.Helper()
+	c.says(t)
+	c.hears(t, after)
+}
+
+// says sends the next line.
+func (c *talk) says(t *testing.T) {
+	t.Helper()
 	c.n++
-	line := fmt.Sprintf("line %d\n", c.n)
 	c.SetDeadline(time.Now().Add(world.AtMost(30 * time.Second)))
-	if _, err := c.Write([]byte(line)); err != nil {
-		t.Fatalf("the connection after %s: %v", after, err)
+	if _, err := fmt.Fprintf(c, "line %d\n", c.n); err != nil {
+		t.Fatalf("the connection: %v", err)
 	}
+}
+
+// hears fails the test if the line that was sent does not come back.
+func (c *talk) hears(t *testing.T, after string) {
+	t.Helper()
+	line := fmt.Sprintf("line %d\n", c.n)
 	if got, err := c.lines.ReadString('\n'); err != nil || got != line {
 		t.Fatalf("the connection after %s returned %q, %v", after, got, err)
 	}
