@@ -1,12 +1,15 @@
 package fault_test
 
 import (
+	"encoding/json"
 	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/wgjail/wgjail/internal/fault"
 	"github.com/wgjail/wgjail/internal/world"
@@ -15,6 +18,9 @@ import (
 // victimVariable makes the test binary the program that faults happen to: it
 // makes these folders.
 const victimVariable = "WGJAIL_FAULT_VICTIM"
+
+// refusedVariable makes it one that a Refusal happens to.
+const refusedVariable = "WGJAIL_FAULT_REFUSED"
 
 func TestMain(m *testing.M) {
 	if dirs := os.Getenv(victimVariable); dirs != "" {
@@ -26,6 +32,12 @@ func TestMain(m *testing.M) {
 			if err := os.Mkdir(dir, 0o700); err != nil {
 				fmt.Println(err)
 			}
+		}
+		os.Exit(0)
+	}
+	if text := os.Getenv(refusedVariable); text != "" {
+		if err := refused(text); err != nil {
+			fmt.Println(err)
 		}
 		os.Exit(0)
 	}
@@ -78,4 +90,53 @@ func TestFault(t *testing.T) {
 			t.Errorf("%+v: it says %q, the fault %q", tt, out.String(), f)
 		}
 	}
+}
+
+// A refused call fails, one with another argument does not, and children inherit
+// that.
+func TestRefuse(t *testing.T) {
+	for _, tt := range []struct {
+		refusal fault.Refusal
+		works   string
+	}{
+		{fault.Refusal{Call: unix.SYS_MKDIRAT, Errno: unix.EROFS}, ""},
+		{fault.Refusal{Call: unix.SYS_MKDIRAT, Arg: 2, Is: 0o700, Errno: unix.EROFS}, "755 "},
+		{fault.Refusal{Call: unix.SYS_MKDIRAT, Arg: 2, Has: 0o055, Errno: unix.EROFS}, "700 "},
+		{fault.Refusal{Call: unix.SYS_MKNODAT, Errno: unix.EROFS}, "700 755 "},
+	} {
+		self, err := os.Executable()
+		if err != nil {
+			t.Fatal(err)
+		}
+		cmd := exec.Command(self)
+		cmd.Dir = t.TempDir()
+		text, err := json.Marshal(tt.refusal)
+		if err != nil {
+			t.Fatal(err)
+		}
+		cmd.Env = append(os.Environ(), refusedVariable+"="+string(text))
+		if out, err := cmd.CombinedOutput(); err != nil || string(out) != tt.works {
+			t.Errorf("%+v: %q works (%v), want %q", tt.refusal, out, err, tt.works)
+		}
+	}
+}
+
+// refused makes folders in a child after a call is refused, and says which it
+// could make.
+func refused(text string) error {
+	var r fault.Refusal
+	if err := json.Unmarshal([]byte(text), &r); err != nil {
+		return err
+	}
+	if err := fault.Refuse(r); err != nil {
+		return err
+	}
+	cmd := exec.Command("python3", "-c", `
+import os
+os.umask(0)
+for mode in 0o700, 0o755:
+    try: os.mkdir("%o" % mode, mode, dir_fd=os.open(".", os.O_RDONLY)); print("%o" % mode, end=" ")
+    except OSError as e: assert e.errno == 30, e`)
+	cmd.Stdout, cmd.Stderr = os.Stdout, os.Stderr
+	return cmd.Run()
 }

@@ -42,22 +42,15 @@ var watchedCalls = map[uintptr]struct {
 // Install makes this process, and all that it will start, ask before each of the
 // calls. The listener stays open, for Watch to fetch.
 func Install() error {
-	stmt := func(code uint16, k uint32) unix.SockFilter { return unix.SockFilter{Code: code, K: k} }
-	// unless jumps over what follows it if the test fails.
-	unless := func(test uint16, k uint32, over uint8) unix.SockFilter {
-		return unix.SockFilter{Code: unix.BPF_JMP | test | unix.BPF_K, K: k, Jf: over}
-	}
-	const number, firstArgument, word = 0, 16, 8 // offsets in struct seccomp_data
-	load := func(at uint32) unix.SockFilter { return stmt(unix.BPF_LD|unix.BPF_W|unix.BPF_ABS, at) }
 	allow, ask := stmt(unix.BPF_RET|unix.BPF_K, unix.SECCOMP_RET_ALLOW), stmt(unix.BPF_RET|unix.BPF_K, unix.SECCOMP_RET_USER_NOTIF)
 	program := []unix.SockFilter{load(number)}
 	for call := range watchedCalls {
 		switch call {
 		case unix.SYS_OPENAT: // flags
-			program = append(program, unless(unix.BPF_JEQ, uint32(call), 4), load(firstArgument+2*word),
+			program = append(program, unless(unix.BPF_JEQ, uint32(call), 4), load(argument(2)),
 				unless(unix.BPF_JSET, unix.O_WRONLY|unix.O_RDWR|unix.O_CREAT, 1), ask, allow)
 		case unix.SYS_CLONE:
-			program = append(program, unless(unix.BPF_JEQ, uint32(call), 4), load(firstArgument),
+			program = append(program, unless(unix.BPF_JEQ, uint32(call), 4), load(argument(0)),
 				unless(unix.BPF_JSET, unix.CLONE_THREAD, 1), allow, ask)
 		default:
 			program = append(program, unless(unix.BPF_JEQ, uint32(call), 1), ask)
@@ -71,4 +64,19 @@ func Install() error {
 		return os.NewSyscallError("seccomp", errno)
 	}
 	return nil
+}
+
+// number is the offset of the call's number in struct seccomp_data.
+const number = 0
+
+// argument is the offset of the lower half of the nth argument, from 0.
+func argument(n int) uint32 { return uint32(16 + 8*n) }
+
+func stmt(code uint16, k uint32) unix.SockFilter { return unix.SockFilter{Code: code, K: k} }
+
+func load(at uint32) unix.SockFilter { return stmt(unix.BPF_LD|unix.BPF_W|unix.BPF_ABS, at) }
+
+// unless jumps over what follows it if the test fails.
+func unless(test uint16, k uint32, over uint8) unix.SockFilter {
+	return unix.SockFilter{Code: unix.BPF_JMP | test | unix.BPF_K, K: k, Jf: over}
 }
