@@ -35,7 +35,7 @@ func TestProxyLeaksNothing(t *testing.T) {
 			{"endpoint silent", false, func(*testing.T) { l.Provider.Blackhole(true) }, func(*testing.T) { l.Provider.Blackhole(false) }},
 			{"interface down", false, run("ip link set vpn down"), repair},
 			{"addresses gone", false, run("ip addr flush dev vpn"), repair},
-			{"keeper killed", false, func(*testing.T) { syscall.Kill(keeperPid(t), syscall.SIGKILL) }, repair},
+			{"keeper killed", kernelBackend(), func(*testing.T) { syscall.Kill(keeperPid(t), syscall.SIGKILL) }, repair},
 			{"interface deleted", false, run("ip link del vpn"), repair},
 			{"rules flushed", true, run("nft flush ruleset"), repair},
 		} {
