@@ -7,7 +7,7 @@ export WGJAIL_TEST_ALL := 1
 endif
 
 .NOTPARALLEL:
-.PHONY: build package demo test tools lint test-race test-command test-package test-boot test-veth test-vm fuzz bench bench-go clean
+.PHONY: build package demo test tools lint test-race test-command test-package test-boot test-veth test-vm test-vm-full fuzz bench bench-go clean
 
 build:
 	CGO_ENABLED=0 go build -trimpath -o wgjail ./cmd/wgjail
@@ -49,6 +49,10 @@ test-boot:
 
 test-vm:
 	internal/vm/test
+
+# All of the command's tests with kernel WireGuard: an hour and more, in emulation, so not part of test.
+test-vm-full:
+	internal/vm/test-full
 
 fuzz:
 	internal/ci/fuzz
