@@ -50,7 +50,7 @@ func Down(ctx context.Context, name string, opts DownOptions) (*DownReport, erro
 	if err != nil {
 		return nil, err
 	}
-	defer lock.release()
+	defer lock.Release()
 	report := &DownReport{Existed: !missing(stateDir(name)) || !missing(dnsDir(name)) && dnsOwner(name) == nil}
 	var errs []error
 	ns, _, err := ownNamespace(name)

@@ -75,7 +75,7 @@ func open(ctx context.Context, opts ForwardOptions, bind func(*Forwarder) error)
 	if err != nil {
 		return nil, err
 	}
-	defer lock.release()
+	defer lock.Release()
 	if f.ns, err = opts.Into.open(); err != nil {
 		return nil, err
 	}

@@ -10,6 +10,7 @@ import (
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 
+	"github.com/wgjail/wgjail/internal/filelock"
 	"github.com/wgjail/wgjail/internal/hint"
 	"github.com/wgjail/wgjail/internal/netnsx"
 )
@@ -74,7 +75,7 @@ func lockClientWay(name string, how int) (*os.File, error) {
 			f.Close()
 			return nil, &os.PathError{Op: "lock", Path: path, Err: err}
 		}
-		if sameFile(f, path) {
+		if filelock.Names(path, f) {
 			return f, nil
 		}
 		f.Close() // the last holder has just removed it

@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 	"regexp"
 
+	"github.com/wgjail/wgjail/internal/filelock"
 	"github.com/wgjail/wgjail/internal/hint"
 )
 
@@ -42,7 +43,7 @@ func temporaryLink(name string) string {
 
 // runDir holds the state of all jails (tmpfs: gone with the namespaces at
 // reboot).
-const runDir = "/run/wgjail"
+const runDir = filelock.RunDir
 
 // etcNetns is where ip-netns(8) looks for files to show inside a namespace.
 const etcNetns = "/etc/netns"

@@ -7,6 +7,7 @@ import (
 
 	"github.com/wgjail/wgjail/internal/hint"
 	"github.com/wgjail/wgjail/internal/netnsx"
+	"github.com/wgjail/wgjail/internal/nft"
 )
 
 // OnHost reports whether this is a place to make jails in and to open ports at.
@@ -45,7 +46,7 @@ func jailAt(ns *netnsx.Namespace) string {
 // hasJailRules reports whether ns has the rules of a jail. Who may not look may
 // not make a jail either.
 func hasJailRules(ns *netnsx.Namespace) bool {
-	c, err := openRules(ns)
+	c, err := nft.Open(ns)
 	if err != nil {
 		return false
 	}

@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"strings"
 
+	"github.com/wgjail/wgjail/internal/filelock"
 	"github.com/wgjail/wgjail/internal/hint"
 	"github.com/wgjail/wgjail/internal/netnsx"
 )
@@ -38,7 +39,7 @@ func (p Place) flag() string {
 }
 
 // lock keeps the jail from going away while a forward registers itself.
-func (p Place) lock(ctx context.Context) (*fileLock, error) {
+func (p Place) lock(ctx context.Context) (*filelock.Lock, error) {
 	return lockJail(ctx, p.register(), true)
 }
 

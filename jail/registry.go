@@ -13,6 +13,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/wgjail/wgjail/internal/filelock"
 	"github.com/wgjail/wgjail/relay"
 	"github.com/wgjail/wgjail/veth"
 )
@@ -135,7 +136,7 @@ func (e *entry) hide() {
 	if e.record == nil {
 		return
 	}
-	if e.published && sameFile(e.record, e.path) {
+	if e.published && filelock.Names(e.path, e.record) {
 		os.Remove(e.path)
 	}
 	if !e.published || missing(e.path) { // else the next forward has it

@@ -12,6 +12,7 @@ import (
 
 	"github.com/wgjail/wgjail/internal/hint"
 	"github.com/wgjail/wgjail/internal/netnsx"
+	"github.com/wgjail/wgjail/internal/nft"
 )
 
 // tableName is the one table in the jail. All of it is ours.
@@ -42,7 +43,7 @@ const tableName = "wgjail"
 //	  }
 //	}
 func applyRules(ns *netnsx.Namespace, s *state, open openPort) error {
-	c, err := openRules(ns)
+	c, err := nft.Open(ns)
 	if err != nil {
 		return noRules(err)
 	}
@@ -65,16 +66,6 @@ func applyRules(ns *netnsx.Namespace, s *state, open openPort) error {
 		return noRules(err)
 	}
 	return nil
-}
-
-// openRules opens a connection to the packet filter of ns. It is made on a thread
-// in ns: the library's own way of getting there loses the error when it fails.
-func openRules(ns *netnsx.Namespace) (c *nftables.Conn, err error) {
-	err = ns.Do(func() error {
-		c, err = nftables.New(nftables.AsLasting())
-		return err
-	})
-	return c, err
 }
 
 func noRules(err error) error {

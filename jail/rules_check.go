@@ -8,12 +8,13 @@ import (
 	"github.com/google/nftables/expr"
 
 	"github.com/wgjail/wgjail/internal/netnsx"
+	"github.com/wgjail/wgjail/internal/nft"
 )
 
 // checkRules reports the first chain of the jail's table, out of those named,
 // that is not exactly as it was made.
 func checkRules(ns *netnsx.Namespace, s *state, open openPort, chains ...string) error {
-	c, err := openRules(ns)
+	c, err := nft.Open(ns)
 	if err != nil {
 		return err
 	}
@@ -79,7 +80,7 @@ func uncounted(rule []expr.Any) []expr.Any {
 // count what they drop or refuse. The error is os.ErrNotExist if there is no
 // such chain.
 func (c *checker) dropped(chain string) (packets uint64, err error) {
-	conn, err := openRules(c.ns)
+	conn, err := nft.Open(c.ns)
 	if err != nil {
 		return 0, err
 	}

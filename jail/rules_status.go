@@ -114,7 +114,7 @@ func forgetKilledRules(name string) error {
 		if err != nil {
 			return err
 		}
-		defer lock.release()
+		defer lock.Release()
 		return Place{Jail: name}.forgetKilledLocked()
 	}
 	return nil

@@ -52,7 +52,7 @@ func prepareShared() error {
 	if err != nil {
 		return err
 	}
-	defer l.release()
+	defer l.Release()
 	s, err := loadShared()
 	if err != nil {
 		return err
@@ -80,7 +80,7 @@ func cleanShared() error {
 	if err != nil {
 		return err
 	}
-	defer l.release()
+	defer l.Release()
 	left, _ := filepath.Glob(filepath.Join(runDir, ".new-*")) // of an interrupted save
 	for _, path := range left {
 		if err := removeFile(path); err != nil {

@@ -11,6 +11,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/wgjail/wgjail/internal/filelock"
 	"github.com/wgjail/wgjail/internal/hint"
 	"github.com/wgjail/wgjail/internal/netnsx"
 )
@@ -137,7 +138,7 @@ func (p Place) forgetKilled(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	defer lock.release()
+	defer lock.Release()
 	return p.forgetKilledLocked()
 }
 
@@ -237,7 +238,7 @@ func (f *Forwarder) dropStopped(ctx context.Context) int {
 		if e.record == nil {
 			continue
 		}
-		if sameFile(e.record, e.path) {
+		if filelock.Names(e.path, e.record) {
 			left++
 			continue
 		}

@@ -75,7 +75,7 @@ func Up(ctx context.Context, cfg *Config, opts UpOptions) (*Jail, error) {
 	if err != nil {
 		return nil, err
 	}
-	defer lock.release()
+	defer lock.Release()
 	m := &maker{cfg: cfg, opts: opts}
 	before, err := loadState(cfg.Name)
 	switch {

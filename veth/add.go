@@ -6,6 +6,8 @@ import (
 	"slices"
 
 	"github.com/vishvananda/netlink"
+
+	"github.com/wgjail/wgjail/internal/filelock"
 )
 
 // Add redirects the ports of f. A forward that is there already, with the same
@@ -45,16 +47,17 @@ func (v *Veth) knows(id string) bool {
 	return slices.ContainsFunc(v.known, func(have snapshot) bool { return slices.Contains(v.names.forwards(have), id) })
 }
 
-// locked calls fn while nobody else, in this process or another, changes pairs
-// or rules.
+// locked calls fn while nobody else, in this process or another, changes pairs or
+// rules, chooses addresses, or sees a jail's rules half changed. It lasts for
+// milliseconds, and fn waits for no other lock.
 func (v *Veth) locked(fn func() error) error {
 	v.mu.Lock()
 	defer v.mu.Unlock()
-	unlock, err := lock()
+	shared, err := filelock.Folder(filelock.RunDir)
 	if err != nil {
 		return err
 	}
-	defer unlock()
+	defer shared.Release()
 	return fn()
 }
 

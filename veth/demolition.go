@@ -12,7 +12,9 @@ import (
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 
+	"github.com/wgjail/wgjail/internal/filelock"
 	"github.com/wgjail/wgjail/internal/netnsx"
+	"github.com/wgjail/wgjail/internal/nft"
 )
 
 // Teardown removes the pair of the jail called name, its rules, and whatever else
@@ -25,11 +27,11 @@ func Teardown(name string, ns *netnsx.Namespace) error {
 		return err
 	}
 	defer host.Close()
-	unlock, err := lock()
+	shared, err := filelock.Folder(filelock.RunDir)
 	if err != nil {
 		return err
 	}
-	defer unlock()
+	defer shared.Release()
 	n := namesOf(name)
 	if !n.trace(host, ns) {
 		return nil
@@ -46,10 +48,11 @@ func (n names) trace(host *netlink.Handle, ns *netnsx.Namespace) bool {
 	if link, err := linkNamed(host, n.link); link != nil || err != nil || legacyInUse(false) || legacyInUse(true) {
 		return true
 	}
-	conn, err := nftables.New()
+	conn, err := nft.Open(nil)
 	if err != nil {
 		return true
 	}
+	defer conn.CloseLasting()
 	chains, err := conn.ListChains()
 	if err != nil || slices.ContainsFunc(chains, func(c *nftables.Chain) bool { return strings.HasPrefix(c.Name, n.chains) }) {
 		return true
@@ -57,11 +60,7 @@ func (n names) trace(host *netlink.Handle, ns *netnsx.Namespace) bool {
 	if ns == nil {
 		return false
 	}
-	var inside *nftables.Conn
-	err = ns.Do(func() (err error) { // the library's own way loses the error when it fails
-		inside, err = nftables.New(nftables.AsLasting())
-		return err
-	})
+	inside, err := nft.Open(ns)
 	if err != nil {
 		return true
 	}
@@ -198,9 +197,10 @@ func tearDownInside(ns *netnsx.Namespace) error {
 		return err
 	}
 	defer jail.Close()
-	table, err := openJailTable(ns.Fd(), nil, nil)
+	table, err := openJailTable(ns, nil, nil)
 	if err != nil {
 		return err
 	}
+	defer table.close()
 	return errors.Join(removeRules(jail, func(netlink.Rule) bool { return true }), table.remove())
 }

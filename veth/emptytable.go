@@ -12,6 +12,8 @@ import (
 	"github.com/google/nftables"
 	"github.com/google/nftables/binaryutil"
 	"golang.org/x/sys/unix"
+
+	"github.com/wgjail/wgjail/internal/nft"
 )
 
 // iptables-nft makes the tables and base chains that it needs, and leaves them
@@ -24,20 +26,20 @@ import (
 var baseChains = map[rune]string{'P': "PREROUTING", 'I': "INPUT", 'F': "FORWARD", 'O': "OUTPUT", 'S': "POSTROUTING"}
 
 // absentChains returns what nf_tables lacks of tables, as words for the alias.
-func absentChains() []string {
-	conn, err := nftables.New()
+func absentChains() (words []string, err error) {
+	conn, err := nft.Open(nil)
 	if err != nil {
-		return nil
+		return nil, absentError(err)
 	}
-	var words []string
+	defer conn.CloseLasting()
 	for version, family := range map[string]nftables.TableFamily{"4": nftables.TableFamilyIPv4, "6": nftables.TableFamilyIPv6} {
 		there, err := conn.ListTablesOfFamily(family)
 		if err != nil {
-			continue
+			return nil, absentError(err)
 		}
 		chains, err := conn.ListChainsOfTableFamily(family)
 		if err != nil {
-			continue
+			return nil, absentError(err)
 		}
 		for _, table := range tables {
 			letters := ""
@@ -54,8 +56,10 @@ func absentChains() []string {
 			}
 		}
 	}
-	return words
+	return words, nil
 }
+
+func absentError(err error) error { return fmt.Errorf("list the host's tables of rules: %w", err) }
 
 // joinAbsent joins words about the same tables.
 func joinAbsent(words []string) []string {
@@ -78,10 +82,14 @@ func joinAbsent(words []string) []string {
 // without rules that accept everything, and tables without chains. The kernel
 // checks that once more, as a part of removing them: nobody's rule is ever lost.
 func removeEmpty(absent []string) error {
-	conn, err := nftables.New()
-	if err != nil {
+	if len(absent) == 0 {
 		return nil
 	}
+	conn, err := nft.Open(nil)
+	if err != nil {
+		return absentError(err)
+	}
+	defer conn.CloseLasting()
 	var errs []error
 	for _, word := range joinAbsent(absent) {
 		family := nftables.TableFamilyIPv4

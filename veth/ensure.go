@@ -76,7 +76,11 @@ func (v *Veth) noteAbsent() error {
 	}
 	v.absent = slices.Concat(v.absent, mine.absent, others.absent)
 	if !v.isLegacy() {
-		v.absent = append(v.absent, absentChains()...)
+		now, err := absentChains()
+		if err != nil {
+			return err
+		}
+		v.absent = append(v.absent, now...)
 	}
 	v.absent = joinAbsent(v.absent)
 	return nil

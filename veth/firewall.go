@@ -9,6 +9,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/wgjail/wgjail/internal/hint"
+	"github.com/wgjail/wgjail/internal/nft"
 )
 
 // A BlockedError tells that somebody else's firewall drops what is redirected
@@ -38,6 +39,7 @@ func (v *Veth) blocked() error {
 		v.log.Debug("the host's nf_tables cannot be read", "error", err)
 		return v.blockedByLegacy()
 	}
+	defer fw.close()
 	for i, v6 := range v.families() {
 		for _, chain := range fw.base(v6) {
 			in := packet{v6: v6, from: v.someLink(i), to: v.names.link, state: expr.CtStateBitNEW}
@@ -105,7 +107,7 @@ type firewall struct {
 }
 
 func readFirewall() (*firewall, error) {
-	conn, err := nftables.New()
+	conn, err := nft.Open(nil)
 	if err != nil {
 		return nil, err
 	}
@@ -113,6 +115,7 @@ func readFirewall() (*firewall, error) {
 	for _, family := range []nftables.TableFamily{nftables.TableFamilyINet, nftables.TableFamilyIPv4, nftables.TableFamilyIPv6} {
 		chains, err := conn.ListChainsOfTableFamily(family)
 		if err != nil {
+			fw.close()
 			return nil, err
 		}
 		for _, c := range chains {
@@ -121,6 +124,8 @@ func readFirewall() (*firewall, error) {
 	}
 	return fw, nil
 }
+
+func (fw *firewall) close() { fw.conn.CloseLasting() }
 
 func chainKey(t *nftables.Table, chain string) string {
 	return fmt.Sprintf("%d %s %s", t.Family, t.Name, chain)

@@ -134,7 +134,7 @@ func connectionMarkIn(set string) phrase {
 
 // connectionMarked is "ct mark & MASK == MARK".
 func connectionMarked() phrase {
-	return phrase{fmt.Sprintf("ct mark & 0x%08x == 0x%08x", markMask, markBase), []expr.Any{
+	return phrase{fmt.Sprintf("ct mark & 0x%08x == 0x%08x", uint32(markMask), uint32(markBase)), []expr.Any{
 		&expr.Ct{Register: 1, Key: expr.CtKeyMARK},
 		&expr.Bitwise{SourceRegister: 1, DestRegister: 1, Len: 4, Mask: native32(markMask), Xor: native32(0)},
 		&expr.Cmp{Op: expr.CmpOpEq, Register: 1, Data: native32(markBase)},

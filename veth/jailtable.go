@@ -9,6 +9,9 @@ import (
 	"github.com/google/nftables"
 	"github.com/google/nftables/binaryutil"
 	"github.com/google/nftables/userdata"
+
+	"github.com/wgjail/wgjail/internal/netnsx"
+	"github.com/wgjail/wgjail/internal/nft"
 )
 
 // A jailTable is the table in a jail's namespace.
@@ -18,12 +21,19 @@ type jailTable struct {
 	fixed []jailChain
 }
 
-func openJailTable(fd int, sides []side, services []netip.Addr) (*jailTable, error) {
-	conn, err := nftables.New(nftables.WithNetNSFd(fd))
+// openJailTable opens the table in ns; the caller closes it.
+func openJailTable(ns *netnsx.Namespace, sides []side, services []netip.Addr) (*jailTable, error) {
+	conn, err := nft.Open(ns)
 	if err != nil {
-		return nil, err
+		return nil, rulesError(err)
 	}
 	return &jailTable{conn, sides, jailChains(sides, services)}, nil
+}
+
+func (t *jailTable) close() {
+	if t != nil {
+		t.conn.CloseLasting()
+	}
 }
 
 var innerNFT = &nftables.Table{Family: nftables.TableFamilyINet, Name: innerTable}

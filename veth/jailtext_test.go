@@ -22,7 +22,7 @@ func TestJailText(t *testing.T) {
 		ours, theirs := w.Namespace(t, "ours"), w.Namespace(t, "theirs")
 		sides := []side{side4, side6}
 		services := []netip.Addr{netip.MustParseAddr("10.64.0.2"), netip.MustParseAddr("fd64::2")}
-		table, err := openJailTable(ours.Fd(), sides, services)
+		table, err := openJailTable(ours.Namespace, sides, services)
 		if err != nil {
 			t.Fatal(err)
 		}

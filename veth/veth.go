@@ -47,7 +47,7 @@ type Veth struct {
 	table    *jailTable
 	switches forwarding
 
-	mu       sync.Mutex // before the lock on lockPath
+	mu       sync.Mutex // before the lock on filelock.RunDir
 	forwards []*own     // in the order of Add
 	removed  []*own     // but connections may go on
 	absent   []string   // chains that were not there before; see emptytable.go
@@ -117,6 +117,7 @@ func prepare(opts Options) (*Veth, error) {
 func (v *Veth) closeHandles() {
 	v.host.Close()
 	v.jail.Close()
+	v.table.close()
 }
 
 // join makes the pair, or finds it, and then redirects. What drops is in place
@@ -217,6 +218,7 @@ func (v *Veth) openTable(sides []side) (err error) {
 		}
 		v.services = append(v.services, at)
 	}
-	v.table, err = openJailTable(v.opts.Namespace.Fd(), sides, v.services)
+	v.table.close()
+	v.table, err = openJailTable(v.opts.Namespace, sides, v.services)
 	return err
 }

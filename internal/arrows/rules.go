@@ -19,6 +19,8 @@ const (
 	proxy    = "internal/proxy"
 	hint     = "internal/hint"
 	fault    = "internal/fault"
+	filelock = "internal/filelock"
+	nft      = "internal/nft"
 	command  = "cmd/wgjail"
 )
 
@@ -30,12 +32,14 @@ var layout = Rules{
 		hint:              {},
 		netnsx:            {},
 		"relay":           {hint},
-		"veth":            {netnsx, hint},
+		filelock:          {},
+		nft:               {netnsx},
+		"veth":            {netnsx, nft, filelock, hint},
 		dialx:             {},
 		resolver:          {},
 		portmap:           {},
 		proxy:             {"relay", dialx, resolver, hint},
-		"jail":            {"relay", "veth", proxy, dialx, resolver, portmap, netnsx, hint},
+		"jail":            {"relay", "veth", proxy, dialx, resolver, portmap, netnsx, nft, filelock, hint},
 		fault:             {},
 		provider:          {netnsx, hint},
 		machine:           {},
@@ -56,7 +60,7 @@ var layout = Rules{
 		"github.com/coreos/go-systemd":            {command},
 		"github.com/HdrHistogram/hdrhistogram-go": {"bench"},
 		"github.com/google/go-cmp":                {inTests},
-		"github.com/google/nftables":              {"jail", "veth"}, // rules inside the jail
+		"github.com/google/nftables":              {nft, "jail", "veth"}, // rules inside the jail
 		"github.com/pires/go-proxyproto":          {"relay", inTests},
 		"github.com/prometheus/client_golang":     {command},
 		"github.com/rogpeppe/go-internal":         {inTests},
