@@ -53,6 +53,7 @@ func (w *worker) admit(p *port, fd int32) {
 	add(&p.stats.Active, 1)
 	w.pause.delay = 0
 	c := w.conns.alloc()
+	w.pace.begin(c)
 	c.port, c.client = p, cl
 	c.end[client] = end{fd: fd}
 	c.end[target].fd = -1

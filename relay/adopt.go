@@ -100,6 +100,7 @@ func (w *worker) adopt(from *Listener, clientFD, targetFD int32, head []byte) {
 	add(&p.stats.Total, 1)
 	add(&p.stats.Active, 1)
 	c := w.conns.alloc()
+	w.pace.begin(c)
 	c.port, c.client, c.phase = p, cl, phaseOpen
 	c.end[client] = end{fd: clientFD, flags: readable}
 	c.end[target] = end{fd: targetFD, flags: readable}

@@ -60,3 +60,40 @@ const SweepPeriod = sweepPeriod
 
 // ConnSize is the memory of one connection.
 const ConnSize = unsafe.Sizeof(conn{})
+
+// A Pace is how a worker judges what comes, told of it event by event.
+type Pace struct {
+	pace  pace
+	conns [64]conn
+}
+
+// Event notes an event of one end of connection i.
+func (p *Pace) Event(i int, side uint8) { p.pace.note(&p.conns[i], side) }
+
+// Begin puts a new connection in i's place.
+func (p *Pace) Begin(i int) {
+	p.conns[i] = conn{}
+	p.pace.begin(&p.conns[i])
+}
+
+// Hurries reports whether it is worthwhile to poll.
+func (p *Pace) Hurries() bool { return p.pace.manner == forAnswers }
+
+// The size of a window, and how many of them messages in a row are remembered.
+const (
+	PaceWindow  = paceWindow
+	RowsWindows = rowsWindows
+	FewConns    = fewConns
+	MaxRest     = maxRest
+)
+
+// RestAfter returns for how many waits a worker does without giving way when it
+// has had its CPU back after each of these times.
+func RestAfter(times ...time.Duration) int {
+	var wt waiter
+	for _, d := range times {
+		wt.rest = 0
+		wt.cameBack(d)
+	}
+	return wt.rest
+}

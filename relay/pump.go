@@ -18,6 +18,7 @@ const (
 
 // connEvent handles what epoll says about one end of c.
 func (w *worker) connEvent(c *conn, side uint8, ev uint32) {
+	w.pace.note(c, side)
 	e := &c.end[side]
 	wasBlocked := e.is(blocked)
 	if ev&^unix.EPOLLOUT != 0 {

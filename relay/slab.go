@@ -18,6 +18,7 @@ type conn struct {
 	phase      phase
 	route      uint8  // which target is tried or was reached
 	timer      uint8  // which timer list it is in
+	window     uint8  // the last of pace's that it had an event in
 	left       uint32 // closing: bytes on their way when it was last looked at
 }
 
@@ -48,6 +49,7 @@ const (
 	registered                      // with epoll
 	watchOut                        // with epoll, for writing too
 	queued                          // in worker.again
+	latest                          // the connection's last event was of this end
 )
 
 func (e *end) is(f endFlags) bool { return e.flags&f != 0 }

@@ -33,6 +33,7 @@ type worker struct {
 	conns   conns
 	buf     []byte // what recv reads into and send writes from, for all connections
 	pool    pool
+	pace    pace
 	bulk    bool    // something was spliced in this turn
 	again   []token // connections whose turn ended before their bytes did
 	timers  timers
@@ -110,7 +111,11 @@ func (w *worker) wait() int {
 		// Rounded up, so that the timer is due when it wakes.
 		ms = int((max(0, due-w.time()) + time.Millisecond - 1) / time.Millisecond)
 	}
-	n := w.waiter.wait(w.epoll, w.events, ms, !w.bulk)
+	how := w.pace.manner
+	if w.bulk {
+		how = forBulk
+	}
+	n := w.waiter.wait(w.epoll, w.events, ms, how)
 	w.bulk = false
 	w.clock = 0
 	return n
