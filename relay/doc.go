@@ -40,5 +40,6 @@
 //
 // CONFORMANCE.md lists what must hold, and the tests of it.
 //
-// Waiting is half of the cost of a small message; wait.go tells how it is done.
+// Waiting is half of the cost of a small message; wait.go tells how it is done, and
+// pace.go when haste is worth it.
 package relay
