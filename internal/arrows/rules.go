@@ -10,6 +10,7 @@ const (
 	unix = "golang.org/x/sys/unix"
 
 	netnsx   = "internal/netnsx"
+	userns   = "internal/userns"
 	world    = "internal/world"
 	provider = "internal/provider"
 	machine  = "internal/machine"
@@ -31,6 +32,7 @@ var layout = Rules{
 	Packages: map[string][]string{
 		hint:              {},
 		netnsx:            {},
+		userns:            {},
 		"relay":           {hint},
 		filelock:          {},
 		nft:               {netnsx},
@@ -39,7 +41,7 @@ var layout = Rules{
 		resolver:          {},
 		portmap:           {},
 		proxy:             {"relay", dialx, resolver, hint},
-		"jail":            {"relay", "veth", proxy, dialx, resolver, portmap, netnsx, nft, filelock, hint},
+		"jail":            {"relay", "veth", proxy, dialx, resolver, portmap, netnsx, userns, nft, filelock, hint},
 		fault:             {},
 		provider:          {netnsx, hint},
 		machine:           {},
@@ -81,12 +83,13 @@ var layout = Rules{
 	},
 
 	Names: map[string][]string{
-		"runtime.LockOSThread":   {netnsx, command}, // the command pins its main goroutine to the main thread
-		"runtime.UnlockOSThread": {netnsx},
+		"runtime.LockOSThread":   {netnsx, userns, command}, // userns: while it forks; the command pins its main goroutine to the main thread
+		"runtime.UnlockOSThread": {netnsx, userns},
 		unix + ".Setns":          {netnsx},
-		unix + ".SYS_SETNS":      {netnsx, fault},  // fault: to make it fail
-		unix + ".Unshare":        {netnsx, "jail"}, // jail: the mount namespace of a program that replaces the process
-		unix + ".SYS_UNSHARE":    {netnsx, fault},
+		unix + ".SYS_SETNS":      {netnsx, userns, fault}, // userns: in a forked child; fault: to make it fail
+		unix + ".Unshare":        {netnsx, "jail"},        // jail: the mount namespace of a program that replaces the process
+		unix + ".SYS_UNSHARE":    {netnsx, userns, fault},
+		unix + ".CLONE_NEWUSER":  {userns},
 		unix + ".CLONE_NEWNET":   {netnsx, machine, inTests}, // for a child process
 		"syscall.Unshare":        {},
 		"syscall.SYS_UNSHARE":    {},
