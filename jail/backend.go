@@ -30,8 +30,12 @@ func ParseBackend(s string) (Backend, error) {
 
 // choose settles which backend Auto means on this machine.
 func (b Backend) choose() (Backend, error) {
-	if b == Userspace {
+	if b == Userspace || b == Auto && rootless() {
 		return Userspace, nil
+	}
+	if rootless() {
+		return "", hint.Wrap(errors.New("the kernel's WireGuard needs root: an ordinary user's would have its socket in the jail"),
+			"leave --backend kernel out; or try again with sudo")
 	}
 	err := probeKernel()
 	switch {

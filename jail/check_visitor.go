@@ -9,6 +9,7 @@ import (
 	"io"
 	"net/http"
 	"os/exec"
+	"slices"
 	"strings"
 	"time"
 )
@@ -25,7 +26,11 @@ type visitor struct {
 const nobody = "65534:65534"
 
 func startVisitor(ctx context.Context, name string) (*visitor, error) {
-	v := &visitor{cmd: Self("exec", "--user", nobody, name, "--", "/proc/self/exe", InsideCommand)}
+	args := []string{"exec", "--user", nobody, name, "--", "/proc/self/exe", InsideCommand}
+	if rootless() { // in a world there is nobody but the user
+		args = slices.Delete(args, 1, 3)
+	}
+	v := &visitor{cmd: Self(args...)}
 	v.cmd.Dir = "/"
 	var complaint strings.Builder
 	v.cmd.Stderr = &complaint

@@ -130,7 +130,9 @@ func teardown(ctx context.Context, name string, log *slog.Logger) error {
 	if ours {
 		try("stop forwards", func() error { return stopForwards(ctx, name) })
 	}
-	try("remove what forwards redirect with", func() error { return veth.Teardown(name, ns) })
+	if !rootless() { // who cannot make any of it cannot look for it either
+		try("remove what forwards redirect with", func() error { return veth.Teardown(name, ns) })
+	}
 	if ours {
 		if named && stateErr == nil {
 			try("run PreDown", func() error { return s.runHooks(ctx, preDown) })

@@ -7,6 +7,7 @@ import (
 	"os"
 	"strconv"
 	"strings"
+	"unsafe"
 
 	"golang.org/x/sys/unix"
 
@@ -95,10 +96,14 @@ type execution struct {
 	account account
 	mirrors []mirror
 	cwd     string // "": has no path
+	mortal  bool   // this process, which stands for the one that was called, ends with that
 }
 
 func prepareExec(opts ExecOptions) (*execution, error) {
 	e := &execution{ExecOptions: opts}
+	if err := e.mayEnter(); err != nil {
+		return nil, err
+	}
 	accounts, err := hostAccounts()
 	if err != nil {
 		return nil, err
@@ -106,9 +111,14 @@ func prepareExec(opts ExecOptions) (*execution, error) {
 	if e.account, err = accounts.find(opts.User, os.Geteuid(), os.Getenv); err != nil {
 		return nil, err
 	}
+	if rootless() {
+		if e.account, err = e.account.forWorld(opts.User); err != nil {
+			return nil, err
+		}
+	}
 	userChanges := e.account.change && int(e.account.uid) != os.Geteuid()
 	e.Env = portVariables(environment(opts.Env, e.account, userChanges, opts.Isolate), opts.Name)
-	e.cwd = workingDirectory()
+	e.cwd, e.mortal = workingDirectory(), mortal()
 	if e.mirrors, err = masks(opts.Name, e.cwd, opts.Isolate); err != nil {
 		return nil, err
 	}
@@ -151,6 +161,9 @@ func (e *execution) steps() []execStep {
 		{"make a mount namespace", unshareMounts},
 		{"keep mounts in it", keepMounts},
 	}
+	if e.mortal {
+		list = append(list, execStep{"end with the parent", dieWithParent})
+	}
 	if !e.KeepCaps {
 		list = append(list, execStep{"ignore file capabilities", func() error { ignoreFileCaps(e.Log); return nil }})
 	}
@@ -165,6 +178,28 @@ func (e *execution) steps() []execStep {
 	return list
 }
 
+// mortal reports whether the main thread, on which Exec is called, gets a signal
+// when its parent ends.
+func mortal() bool {
+	var signal int32
+	err := unix.Prctl(unix.PR_GET_PDEATHSIG, uintptr(unsafe.Pointer(&signal)), 0, 0, 0)
+	return err == nil && signal != 0
+}
+
+// dieWithParent has the program killed with the process that was called in its
+// place: who kills that one means the program. What the main thread has been
+// told does not hold for this one.
+func dieWithParent() error {
+	parent := unix.Getppid()
+	if err := unix.Prctl(unix.PR_SET_PDEATHSIG, uintptr(unix.SIGKILL), 0, 0, 0); err != nil {
+		return fmt.Errorf("end with the parent: %w", os.NewSyscallError("prctl", err))
+	}
+	if unix.Getppid() != parent {
+		return errors.New("the process that was called has ended")
+	}
+	return nil
+}
+
 func (e *execution) shutIn() error {
 	err := shutIn()
 	if errors.Is(err, errNoLandlock) {
@@ -174,10 +209,16 @@ func (e *execution) shutIn() error {
 	return err
 }
 
-func (e *execution) explain(err error) error {
-	if errors.Is(err, os.ErrPermission) && os.Geteuid() != 0 {
-		return hint.Wrap(err, "run wgjail as root: sudo wgjail exec %s -- …", e.Name)
+// mayEnter reports whether the process has the rights that it takes.
+func (e *execution) mayEnter() error {
+	inside, err := InWorld()
+	if err != nil || inside || !rootless() {
+		return err
 	}
+	return hint.Wrap(fmt.Errorf("enter the jail: %w", os.ErrPermission), "run wgjail as root: sudo wgjail exec %s -- …", e.Name)
+}
+
+func (e *execution) explain(err error) error {
 	if errors.Is(err, os.ErrNotExist) && missing("/proc/thread-self") {
 		return hint.Wrap(err, "there is no /proc here: mount -t proc proc /proc")
 	}

@@ -47,7 +47,9 @@ func execProgram(argv, env []string) error {
 		switch {
 		case errors.Is(err, os.ErrNotExist), errors.Is(err, unix.ENOTDIR):
 		case errors.Is(err, os.ErrPermission): // the next one may be allowed
-			denied = err
+			if _, statErr := os.Stat(path); statErr == nil || strings.Contains(name, "/") { // else the folder is closed
+				denied = err
+			}
 		default:
 			return &ProgramError{name, err}
 		}

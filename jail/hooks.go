@@ -23,7 +23,8 @@ func (h Hooks) at(when hook) []string {
 	return [...][]string{h.PreUp, h.PostUp, h.PreDown, h.PostDown}[when]
 }
 
-// runHooks runs the commands of one moment in order, as root inside the jail,
+// runHooks runs the commands of one moment in order, as root inside the jail, or
+// in a world as the user with all rights over the jail,
 // with the interface's name for %i. Unless hooks were allowed there are none.
 func (s *state) runHooks(ctx context.Context, when hook) error {
 	if s.Hooks == nil {
@@ -31,7 +32,11 @@ func (s *state) runHooks(ctx context.Context, when hook) error {
 	}
 	for _, command := range s.Hooks.at(when) {
 		command = strings.ReplaceAll(command, "%i", s.Name)
-		cmd := Self("exec", "--user", "0", "--keep-caps", s.Name, "--", "bash", "-c", command)
+		args := []string{"exec", "--keep-caps"}
+		if !rootless() {
+			args = append(args, "--user", "0")
+		}
+		cmd := Self(append(args, s.Name, "--", "bash", "-c", command)...)
 		cmd.Stdout, cmd.Stderr = os.Stderr, os.Stderr
 		if err := cmd.Start(); err != nil {
 			return fmt.Errorf("run %s: %w", when, err)

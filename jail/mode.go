@@ -1,6 +1,7 @@
 package jail
 
 import (
+	"errors"
 	"fmt"
 
 	"github.com/wgjail/wgjail/internal/hint"
@@ -76,6 +77,9 @@ func (o *ForwardOptions) settle() error {
 	}
 	if o.Source == "" {
 		o.Source = usual
+	}
+	if o.Mode == ModeVeth && rootless() {
+		return hint.Wrap(errors.New("veth mode needs root: it changes the host's rules"), "relay mode does without: leave --mode veth out; or try again with sudo")
 	}
 	if o.Mode == ModeVeth && o.Into.Jail == "" {
 		return hint.Wrap(fmt.Errorf("veth mode opens ports into jails, and %s is not one", o.Into), "relay mode serves any namespace: leave --mode veth out")

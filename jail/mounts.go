@@ -34,6 +34,7 @@ import (
 type mirror struct {
 	dir      string      // without symbolic links
 	options  string      // of its tmpfs
+	source   string      // of its tmpfs, as mount tables show it; "": tmpfs
 	readonly bool        // at the top: what is written there would be lost
 	steps    []mountStep // in order
 }
@@ -84,6 +85,7 @@ type mirrorRule struct {
 	only   []string // unless nil: nothing else is there
 	netns  string   // unless "": take ip-netns(8)'s files for this namespace from netns/NAME
 	copied []string // those of them that must exist, and that the mirror has copies of
+	files  fs.FS    // unless nil: take the copied ones from NAME in here, and no others
 }
 
 // plan returns the steps that mirror the directory host.
@@ -187,17 +189,23 @@ func (r mirrorRule) replacements(host fs.FS) ([]mountStep, error) {
 	if r.netns == "" {
 		return nil, nil
 	}
-	dir := path.Join("netns", r.netns)
+	files, dir := host, path.Join("netns", r.netns)
+	if r.files != nil {
+		files, dir = r.files, r.netns
+	}
 	var steps []mountStep
 	copied := map[string]bool{}
 	for _, name := range r.copied {
-		data, err := fs.ReadFile(host, path.Join(dir, name))
+		data, err := fs.ReadFile(files, path.Join(dir, name))
 		if err != nil {
 			return nil, hint.Wrap(fmt.Errorf("the jail's own %s: %w", name, err),
 				"repair the jail: run \"wgjail up\" with its configuration again")
 		}
 		steps = append(steps, mountStep{kind: stepFile, path: name, data: data})
 		copied[name] = true
+	}
+	if r.files != nil {
+		return steps, nil
 	}
 	entries, err := fs.ReadDir(host, dir)
 	if err != nil {

@@ -59,7 +59,11 @@ func (m mirror) mount(log *slog.Logger) error {
 	}
 	defer unix.Close(old)
 	const flags = unix.MS_NOSUID | unix.MS_NODEV
-	if err := unix.Mount("tmpfs", m.dir, "tmpfs", flags, m.options); err != nil {
+	source := m.source
+	if source == "" {
+		source = "tmpfs"
+	}
+	if err := unix.Mount(source, m.dir, "tmpfs", flags, m.options); err != nil {
 		return &os.PathError{Op: "mount a tmpfs on", Path: m.dir, Err: err}
 	}
 	host := fmt.Sprintf("/proc/self/fd/%d", old) // below the tmpfs
@@ -96,7 +100,7 @@ func (s mountStep) make(host, dir string) error {
 		if err := os.Mkdir(path, 0o700); err != nil {
 			return err
 		}
-		if err := os.Chown(path, s.owner.uid, s.owner.gid); err != nil {
+		if err := s.owner.own(path); err != nil {
 			return err
 		}
 		if err := unix.Chmod(path, s.owner.mode); err != nil {
@@ -107,6 +111,15 @@ func (s mountStep) make(host, dir string) error {
 		return s.bind(filepath.Join(host, s.source), path)
 	}
 	return fmt.Errorf("%s: unknown step %q", path, s.kind)
+}
+
+// own gives what is at path to its owner. Without root a user namespace has one
+// user, whose everything in it is.
+func (o fileOwner) own(path string) error {
+	if rootless() {
+		return nil
+	}
+	return os.Chown(path, o.uid, o.gid)
 }
 
 // bind mounts source on a new file or directory at path, with all that is

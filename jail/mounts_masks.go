@@ -30,6 +30,7 @@ var runHidden = []string{
 	"systemd/resolve.hook",
 	"unscd",
 	"wgjail",
+	"wireguard", // where the embedded WireGuard is told its keys and peers
 }
 
 // runIsolated lists what of /run is left under Isolate. What is not here,
@@ -51,18 +52,25 @@ func masks(name, cwd string, isolate bool) ([]mirror, error) {
 	if isolate {
 		run.only = runIsolated
 	}
+	etc := mirrorRule{netns: name, copied: []string{"resolv.conf", "nsswitch.conf"}}
+	if rootless() {
+		etc.files = os.DirFS(etcNetns())
+	}
 	const size = "size=10%," // of the memory
 	wanted := []struct {
 		dir     string
 		options string
 		rule    mirrorRule
 	}{
-		{"/etc", "", mirrorRule{netns: name, copied: []string{"resolv.conf", "nsswitch.conf"}}},
+		{"/etc", "", etc},
 		{"/run", size, run},
 		{"/var/run", size, run},
 		{"/var/lib/sss", "", mirrorRule{hide: []string{"pipes"}}},
 	}
-	var mirrors []mirror
+	mirrors, err := worldMasks()
+	if err != nil {
+		return nil, err
+	}
 	for _, w := range wanted {
 		dir, err := filepath.EvalSymlinks(w.dir) // /var/run is mostly /run
 		if errors.Is(err, os.ErrNotExist) && w.dir != "/etc" {
@@ -88,6 +96,19 @@ func masks(name, cwd string, isolate bool) ([]mirror, error) {
 	return append(mirrors, tmp), err
 }
 
+// worldMasks hide the state of a world's jails where it is kept: programs in
+// them are the same user's. They come first, and are mirrored with what they are in.
+func worldMasks() ([]mirror, error) {
+	if !rootless() {
+		return nil, nil
+	}
+	dir, err := userDir()
+	if err != nil {
+		return nil, err
+	}
+	return []mirror{{dir: dir, options: "mode=0755", readonly: true}}, nil
+}
+
 func newMirror(dir, options string, rule mirrorRule) (mirror, error) {
 	info, err := os.Stat(dir)
 	if err != nil {
@@ -98,7 +119,10 @@ func newMirror(dir, options string, rule mirrorRule) (mirror, error) {
 		return mirror{}, fmt.Errorf("%s: %w", dir, err)
 	}
 	o := ownerOf(info)
-	options += fmt.Sprintf("mode=%04o,uid=%d,gid=%d", o.mode, o.uid, o.gid)
+	options += fmt.Sprintf("mode=%04o", o.mode)
+	if !rootless() { // see fileOwner.own
+		options += fmt.Sprintf(",uid=%d,gid=%d", o.uid, o.gid)
+	}
 	return mirror{dir: dir, options: options, steps: steps}, nil
 }
 

@@ -45,11 +45,17 @@ func temporaryLink(name string) string {
 // reboot).
 const runDir = filelock.RunDir
 
-// etcNetns is where ip-netns(8) looks for files to show inside a namespace.
-const etcNetns = "/etc/netns"
+// etcNetns is where ip-netns(8) looks for files to show inside a namespace. Only
+// root can make that folder; in a world there is another one.
+func etcNetns() string {
+	if rootless() {
+		return filepath.Join(runDir, ".etc-netns")
+	}
+	return "/etc/netns"
+}
 
 func stateDir(name string) string   { return filepath.Join(runDir, name) }
 func forwardDir(name string) string { return filepath.Join(runDir, name, "forwards") }
 func keeperFile(name string) string { return filepath.Join(runDir, name, "keeper") }
 func keeperLog(name string) string  { return filepath.Join(runDir, name, "keeper.log") }
-func dnsDir(name string) string     { return filepath.Join(etcNetns, name) }
+func dnsDir(name string) string     { return filepath.Join(etcNetns(), name) }

@@ -47,6 +47,14 @@ func (p Place) lock(ctx context.Context) (*filelock.Lock, error) {
 func (p Place) open() (*netnsx.Namespace, error) {
 	if p.Jail == "" {
 		ns, err := netnsx.Open(p.Path)
+		if err == nil && rootless() {
+			if err = ns.Do(func() error { return nil }); err != nil {
+				ns.Close()
+			}
+		}
+		if err != nil && rootless() {
+			return nil, hint.Wrap(err, "without root, forwards lead into jails of one's own: name one with --jail; or try again with sudo")
+		}
 		if err != nil {
 			return nil, hint.Wrap(err, "give --netns a name out of /run/netns (ip netns list) or a file such as /proc/PID/ns/net")
 		}

@@ -59,7 +59,7 @@ func prepareShared() error {
 	}
 	s.Netns.Made = s.Netns.Made || missing(netnsx.Dir)
 	s.Netns.Mounted = s.Netns.Mounted || !netnsx.DirMounted()
-	s.EtcMade = s.EtcMade || missing(etcNetns)
+	s.EtcMade = s.EtcMade || missing(etcNetns())
 	s.UAPIMade = s.UAPIMade || missing(uapiDir)
 	if err := s.save(); err != nil {
 		return err
@@ -67,7 +67,7 @@ func prepareShared() error {
 	if _, err := netnsx.PrepareDir(); err != nil {
 		return err
 	}
-	if err := makeDir(etcNetns); err != nil {
+	if err := makeDir(etcNetns()); err != nil {
 		return err
 	}
 	return makeDir(uapiDir)
@@ -98,8 +98,8 @@ func cleanShared() error {
 	if s.Netns != (netnsx.DirState{}) {
 		errs = append(errs, netnsx.RemoveDir(s.Netns))
 	}
-	if s.EtcMade && empty(etcNetns) {
-		errs = append(errs, removeFile(etcNetns))
+	if s.EtcMade && empty(etcNetns()) {
+		errs = append(errs, removeFile(etcNetns()))
 	}
 	if s.UAPIMade && empty(uapiDir) {
 		errs = append(errs, removeFile(uapiDir))

@@ -59,7 +59,7 @@ func StartBackground(args []string, held, log *os.File) (*Background, error) {
 		return nil, fmt.Errorf("start wgjail %s in the background: %w", args[0], err)
 	}
 	b := &Background{cmd, commit}
-	if err := b.wait(ready, args[0]); err != nil {
+	if err := readReady(ready, args[0]); err != nil {
 		b.Abandon()
 		return nil, err
 	}
@@ -79,7 +79,9 @@ func Self(args ...string) *exec.Cmd {
 	return &exec.Cmd{Path: "/proc/self/exe", Args: append([]string{"wgjail"}, args...)}
 }
 
-func (b *Background) wait(ready *os.File, what string) error {
+// readReady waits until a background process says that it is ready, or returns
+// the error that it reports.
+func readReady(ready io.Reader, what string) error {
 	var r report
 	err := json.NewDecoder(ready).Decode(&r)
 	if errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) {

@@ -52,8 +52,16 @@ var settings = []setting{
 	{"ipv6/fwmark_reflect", "1"},
 	// Programs inside have no capabilities. As in a container, they may still
 	// ping and listen on any port of the jail.
-	{"ipv4/ping_group_range", "0 2147483647"},
+	{"ipv4/ping_group_range", pingGroups()},
 	{"ipv4/ip_unprivileged_port_start", "0"},
+}
+
+// pingGroups are the groups whose programs may ping: all that there are.
+func pingGroups() string {
+	if rootless() {
+		return fmt.Sprintf("%d %[1]d", os.Getegid())
+	}
+	return "0 2147483647"
 }
 
 // applySettings writes the settings of the calling thread's namespace.

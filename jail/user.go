@@ -2,6 +2,7 @@ package jail
 
 import (
 	"fmt"
+	"os"
 	"os/user"
 	"strings"
 
@@ -62,6 +63,15 @@ func (s accountSource) sudoer(uid string, getenv func(string) string) (account, 
 		a.name, a.home = getenv("SUDO_USER"), getenv("SUDO_HOME")
 	}
 	a.groups = s.groupsOf(a.name, a.gid)
+	return a, nil
+}
+
+// forWorld is a without a change of the user: in a world there is only one.
+func (a account) forWorld(spec string) (account, error) {
+	if a.change && (int(a.uid) != os.Geteuid() || strings.Contains(spec, ":") && int(a.gid) != os.Getegid()) {
+		return a, hint.Wrap(fmt.Errorf("user %q: only root can run programs as other users", spec), "leave --user out; or try again with sudo")
+	}
+	a.change = false
 	return a, nil
 }
 

@@ -41,7 +41,7 @@ tunnel, and changes nothing. Exit status 1 means that a probe has failed.`,
 			if opts.Patience <= 0 {
 				return misused("--timeout %v: it must be more than nothing", opts.Patience)
 			}
-			if err := needRoot(cmd); err != nil {
+			if err := p.needRights(); err != nil {
 				return err
 			}
 			name, err := oneJail(name)

@@ -32,7 +32,7 @@ network, unless --kill ends them.`,
 					return misuse{err}
 				}
 			}
-			if err := needRoot(cmd); err != nil {
+			if err := p.needRights(); err != nil {
 				return err
 			}
 			return p.down(args, kill)

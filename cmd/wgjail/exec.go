@@ -59,7 +59,7 @@ who called sudo, without capabilities, and asks only the jail's name servers.`,
 			if err := checkJail(name); err != nil {
 				return err
 			}
-			if err := needRoot(cmd); err != nil {
+			if err := p.needRights(); err != nil {
 				return err
 			}
 			if name, err = oneJail(name); err != nil {

@@ -64,7 +64,8 @@ func (p *program) warn(format string, args ...any) {
 	fmt.Fprintf(p.err, "wgjail: warning: %s\n", fmt.Sprintf(format, args...))
 }
 
-// needRoot is the first thing that commands ask which change the system.
+// needRoot is the first thing that commands ask which change the system beyond
+// jails.
 func needRoot(cmd *cobra.Command) error {
 	if os.Geteuid() == 0 {
 		return nil

@@ -42,19 +42,19 @@ func (p *program) forwardCommand() *cobra.Command {
 			if len(args) == 0 && (!f.stop || f.reverse) {
 				return usageHint(cmd, misused("which port?"))
 			}
-			return p.forward(cmd, args, &f)
+			return p.forward(args, &f)
 		},
 	}
 	f.register(cmd.Flags())
 	return cmd
 }
 
-func (p *program) forward(cmd *cobra.Command, args []string, f *forwardFlags) error {
+func (p *program) forward(args []string, f *forwardFlags) error {
 	opts, err := f.options(args)
 	if err != nil {
 		return err
 	}
-	return p.settle(cmd, f, serving{
+	return p.settle(f, serving{
 		into:  &opts.Into,
 		stop:  func() error { return p.stopForwards(opts.Into, opts.Specs) },
 		start: func() error { return p.startForwards(opts.Into, args, f) },
@@ -72,8 +72,8 @@ type serving struct {
 
 // settle finds out where the service is to be and does what the user has asked
 // for. What the user wrote has been read.
-func (p *program) settle(cmd *cobra.Command, f *forwardFlags, s serving) (err error) {
-	if err := needRoot(cmd); err != nil {
+func (p *program) settle(f *forwardFlags, s serving) (err error) {
+	if err := p.needRights(); err != nil {
 		return err
 	}
 	if *s.into, err = f.place(); err != nil {

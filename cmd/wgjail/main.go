@@ -8,6 +8,8 @@ import (
 	"os"
 	"runtime"
 	"time"
+
+	"github.com/wgjail/wgjail/jail"
 )
 
 // The main goroutine keeps the main thread, so that no goroutine that enters a
@@ -26,6 +28,7 @@ type program struct {
 	args      []string
 	started   time.Time
 	debug     bool
+	world     *jail.World // that this process is in; nil if it is in none
 	logFormat logFormat
 	// wrapLog lets tests see what is logged; nil does nothing.
 	wrapLog func(slog.Handler) slog.Handler
@@ -37,6 +40,7 @@ func (p *program) run(args []string) int {
 		return p.report(err)
 	}
 	p.args = args
+	defer p.leaveWorld()
 	root := p.rootCommand()
 	root.SetArgs(args)
 	root.SetIn(p.in)

@@ -46,7 +46,7 @@ func (p *program) proxyCommand() *cobra.Command {
 		Long:    proxyLong,
 		Example: proxyExample,
 		Args:    noArgs,
-		RunE:    func(cmd *cobra.Command, _ []string) error { return p.proxy(cmd, &f) },
+		RunE:    func(*cobra.Command, []string) error { return p.proxy(&f) },
 	}
 	fs := cmd.Flags()
 	f.registerService(fs, "the proxies at these ADDRs")
@@ -60,12 +60,12 @@ func (p *program) proxyCommand() *cobra.Command {
 	return cmd
 }
 
-func (p *program) proxy(cmd *cobra.Command, f *proxyFlags) error {
+func (p *program) proxy(f *proxyFlags) error {
 	opts, err := f.options()
 	if err != nil {
 		return err
 	}
-	return p.settle(cmd, &f.forwardFlags, serving{
+	return p.settle(&f.forwardFlags, serving{
 		into:  &opts.Into,
 		stop:  func() error { return p.stopProxies(opts) },
 		start: func() error { return p.startProxies(opts, f) },

@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"os/signal"
+	"slices"
 	"syscall"
 
 	"github.com/spf13/cobra"
@@ -37,7 +38,7 @@ status is the command's, or 128+N if signal N ended it.`,
 			if err := up.check(); err != nil {
 				return err
 			}
-			if err := needRoot(cmd); err != nil {
+			if err := p.needRights(); err != nil {
 				return err
 			}
 			return p.runIn(before[0], command, &up, &ex)
@@ -132,27 +133,30 @@ func (p *program) runUp(name string, command []string, stdout io.Writer, up *upF
 		return err
 	}
 	ended := make(chan struct{})
-	go passSignals(signals, cmd, ended)
+	go passSignals(signals, func(s os.Signal) { cmd.Process.Signal(s) }, ended)
 	err := cmd.Wait()
 	close(ended)
 	return statusOf(err)
 }
 
-// passSignals hands signals on to the command. What a terminal sends to its
-// foreground group the command has got already.
-func passSignals(signals <-chan os.Signal, cmd *exec.Cmd, ended <-chan struct{}) {
+// passSignals hands signals on to a child until it has ended. What a terminal
+// sends to its foreground group the child has got already.
+func passSignals(signals <-chan os.Signal, send func(os.Signal), ended <-chan struct{}) {
 	for {
 		select {
 		case <-ended:
 			return
 		case s := <-signals:
-			if (s == syscall.SIGINT || s == syscall.SIGQUIT) && inForeground() {
+			if slices.Contains(keyboardSignals, s) && inForeground() {
 				continue
 			}
-			cmd.Process.Signal(s)
+			send(s)
 		}
 	}
 }
+
+// keyboardSignals are what terminals send: for keys, and for a new size.
+var keyboardSignals = []os.Signal{syscall.SIGINT, syscall.SIGQUIT, syscall.SIGTSTP, syscall.SIGWINCH}
 
 // inForeground reports whether this process is in its terminal's foreground
 // group, so that the terminal has signalled the command as well.

@@ -31,7 +31,7 @@ func (p *program) statusCommand() *cobra.Command {
 					return misuse{err}
 				}
 			}
-			if err := needRoot(cmd); err != nil {
+			if err := p.needRights(); err != nil {
 				return err
 			}
 			if watch {

@@ -68,7 +68,7 @@ becomes the name of the jail, of its network namespace and of its interface.`,
 			if err := f.check(); err != nil {
 				return err
 			}
-			if err := needRoot(cmd); err != nil {
+			if err := p.needRights(); err != nil {
 				return err
 			}
 			ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)

@@ -59,7 +59,6 @@ func TestEveryHintIsTriggered(t *testing.T) {
 
 // unreachable are hints that no test can bring about here, with the reason.
 var unreachable = map[string]string{
-	"ports below 1024 need root":                                       "root may bind all ports",
 	"the kernel needs nf_tables and nf_conntrack":                      "kernels that tests run on have them",
 	"the routes of the host and the tunnel leave no private addresses": "a host with routes to all private networks of both families is not to be had cheaply",
 }
