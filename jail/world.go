@@ -64,8 +64,8 @@ func InWorld() (bool, error) {
 // OpenWorld finds the user's world, or makes it. Others wait until Start or Leave
 // is called: until a process is in the world, nobody else would find it.
 func OpenWorld() (*World, error) {
-	if inside, err := userns.Marked(worldMark); err != nil || inside {
-		return nil, errors.Join(err, hint.Wrap(errors.New("this is inside a jail"), "call wgjail outside"))
+	if err := outside(); err != nil {
+		return nil, err
 	}
 	dir, err := userDir()
 	if err != nil {
@@ -87,6 +87,16 @@ func OpenWorld() (*World, error) {
 		return nil, noWorld(err)
 	}
 	return w, nil
+}
+
+// outside is an error in a world's jails: there, neither can another world be made
+// nor does anything tell of the host.
+func outside() error {
+	inside, err := userns.Marked(worldMark)
+	if err != nil || !inside {
+		return err
+	}
+	return hint.Wrap(errors.New("this is inside a jail"), "call wgjail outside")
 }
 
 // noWorld is the error of a user who cannot have a world.

@@ -17,7 +17,7 @@ import (
 )
 
 func (p *program) checkCommand() *cobra.Command {
-	var asJSON bool
+	var asJSON, rootless bool
 	var opts jail.CheckOptions
 	cmd := &cobra.Command{
 		Use:   "check [NAME]",
@@ -25,7 +25,10 @@ func (p *program) checkCommand() *cobra.Command {
 		Long: `Look at a jail from the host, and with the eyes of the programs inside: is each
 part as up made it, does every way out lead into the tunnel, who is asked for
 names, what could a program do to leave? It sends a few packets through the
-tunnel, and changes nothing. Exit status 1 means that a probe has failed.`,
+tunnel, and changes nothing. Exit status 1 means that a probe has failed.
+
+With --rootless, look instead whether this user can make jails without root on
+this machine, and say exactly what is missing and how to get it.`,
 		ValidArgsFunction: completeJails(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			name := ""
@@ -34,6 +37,9 @@ tunnel, and changes nothing. Exit status 1 means that a probe has failed.`,
 					return err
 				}
 				name = args[0]
+			}
+			if rootless {
+				return p.checkRootless(cmd, name, asJSON)
 			}
 			if err := checkJail(name); err != nil {
 				return err
@@ -52,6 +58,7 @@ tunnel, and changes nothing. Exit status 1 means that a probe has failed.`,
 		},
 	}
 	cmd.Flags().BoolVar(&asJSON, "json", false, "print JSON")
+	cmd.Flags().BoolVar(&rootless, "rootless", false, "look whether this user can make jails without root, instead of at a jail")
 	cmd.Flags().StringVar(&opts.Egress, "egress", "", "fetch this `URL`, of a page that says whom it sees, from inside and from the host, and compare")
 	cmd.Flags().DurationVar(&opts.Patience, "timeout", 5*time.Second, "how long to wait for answers out of the tunnel")
 	return cmd
@@ -65,11 +72,10 @@ func (p *program) check(name string, opts jail.CheckOptions, asJSON bool) error 
 		return err
 	}
 	if asJSON {
-		enc := json.NewEncoder(p.out)
-		enc.SetIndent("", "  ")
-		err = enc.Encode(r)
+		err = printJSON(p.out, r)
 	} else {
-		printCheck(p.out, r, p.colours())
+		counts := p.printProbes("jail "+r.Name, r.Probes, r.Warnings)
+		fmt.Fprintln(p.out, summary("nothing leaks", counts))
 	}
 	if err == nil && !r.OK {
 		err = exitStatus(exitFailed)
@@ -77,14 +83,21 @@ func (p *program) check(name string, opts jail.CheckOptions, asJSON bool) error 
 	return err
 }
 
+func printJSON(w io.Writer, v any) error {
+	enc := json.NewEncoder(w)
+	enc.SetIndent("", "  ")
+	return enc.Encode(v)
+}
+
 // resultColours are those of terminals: green, red and grey (ECMA-48).
 var resultColours = map[jail.Result]string{jail.Passed: "32", jail.Failed: "1;31", jail.NotApplicable: "90"}
 
-func printCheck(w io.Writer, r *jail.CheckReport, colours bool) {
+// printProbes prints a table under a title, and returns how many ended how.
+func (p *program) printProbes(title string, probes []jail.Finding, warnings []string) map[jail.Result]int {
 	counts := map[jail.Result]int{}
 	var table strings.Builder
 	t := tabwriter.NewWriter(&table, 0, 0, 2, ' ', 0)
-	for _, f := range r.Probes {
+	for _, f := range probes {
 		counts[f.Result]++
 		fmt.Fprintf(t, "  %s\t%s\t%s\n", f.Result, f.Probe, f.Why)
 		if f.Do != "" {
@@ -93,24 +106,25 @@ func printCheck(w io.Writer, r *jail.CheckReport, colours bool) {
 	}
 	t.Flush()
 	text := table.String()
-	if colours {
+	if p.colours() {
 		text = colourResults(text)
 	}
-	fmt.Fprintf(w, "jail %s\n%s", r.Name, text)
-	for _, warning := range r.Warnings {
-		fmt.Fprintf(w, "  warning: %s\n", warning)
+	fmt.Fprintf(p.out, "%s\n%s", title, text)
+	for _, warning := range warnings {
+		fmt.Fprintf(p.out, "  warning: %s\n", warning)
 	}
-	fmt.Fprintln(w, summary(counts))
+	return counts
 }
 
-// summary says in one line what the table says.
-func summary(counts map[jail.Result]int) string {
+// summary says in one line what the table says; good is what it means that
+// nothing has failed.
+func summary(good string, counts map[jail.Result]int) string {
 	rest := ""
 	if n := counts[jail.NotApplicable]; n > 0 {
 		rest = fmt.Sprintf("; %d not applicable", n)
 	}
 	if counts[jail.Failed] == 0 {
-		return fmt.Sprintf("nothing leaks: all %d probes passed%s", counts[jail.Passed], rest)
+		return fmt.Sprintf("%s: all %d probes passed%s", good, counts[jail.Passed], rest)
 	}
 	return fmt.Sprintf("%d of %d probes failed%s", counts[jail.Failed], counts[jail.Failed]+counts[jail.Passed], rest)
 }

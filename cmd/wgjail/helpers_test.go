@@ -21,7 +21,8 @@ import (
 type lab struct {
 	*world.Lab
 	w    *world.World
-	conf string // the client's configuration: vpn.conf
+	user *world.User // who calls wgjail; nil: root
+	conf string      // the client's configuration: vpn.conf
 }
 
 // newLab builds a lab. On its host the test binary is in PATH as wgjail.
@@ -88,7 +89,7 @@ type result struct {
 // run calls wgjail on the host and returns how it ended.
 func (l *lab) run(t *testing.T, args ...string) result {
 	t.Helper()
-	return l.runCmd(t, exec.Command("wgjail", args...))
+	return l.runCmd(t, l.command(args...))
 }
 
 // runCmd runs cmd on the host. It fails the test if a secret of the lab appears
@@ -155,14 +156,14 @@ func (l *lab) refused(t *testing.T, status int, texts []string, args ...string) 
 // start starts wgjail on the host, in the background.
 func (l *lab) start(t *testing.T, args ...string) *world.Process {
 	t.Helper()
-	return l.Host.Start(t, exec.Command("wgjail", args...))
+	return l.Host.Start(t, l.command(args...))
 }
 
 // up makes the jail vpn and returns its namespace.
 func (l *lab) up(t *testing.T, args ...string) *world.Node {
 	t.Helper()
 	l.do(t, append([]string{"up", l.conf}, args...)...)
-	return l.w.Open(t, "vpn")
+	return l.jail(t)
 }
 
 // in runs a shell command in the jail vpn, as root, and returns its standard

@@ -28,12 +28,22 @@ const killVariable = "WGJAIL_TEST_KILL"
 // something: see fault.Install.
 const faultVariable = "WGJAIL_TEST_FAULT"
 
+// refuseVariable names what the kernel refuses wgjail: see refusals.
+const refuseVariable = "WGJAIL_TEST_REFUSE"
+
 func TestMain(m *testing.M) {
 	if filepath.Base(os.Args[0]) == "probe" {
 		os.Exit(probe(os.Args[1:]))
 	}
 	if filepath.Base(os.Args[0]) == "wgjail" || os.Getenv(actVariable) != "" {
 		os.Setenv(actVariable, "1") // for itself under the name of /proc/self/exe
+		if what := os.Getenv(refuseVariable); what != "" {
+			os.Unsetenv(refuseVariable) // children inherit the filter
+			if err := fault.Refuse(refusals[what]...); err != nil {
+				fmt.Fprintln(os.Stderr, err)
+				os.Exit(99)
+			}
+		}
 		if os.Getenv(faultVariable) != "" {
 			os.Unsetenv(faultVariable) // children inherit the filter
 			if err := fault.Install(); err != nil {

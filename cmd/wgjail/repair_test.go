@@ -87,7 +87,13 @@ func TestSecondUpChangesNothing(t *testing.T) {
 // keeperPid returns the process of the jail's keeper.
 func keeperPid(t *testing.T) int {
 	t.Helper()
-	text, err := os.ReadFile("/run/wgjail/vpn/keeper")
+	return keeperIn(t, "/run/wgjail")
+}
+
+// keeperIn is keeperPid for jails whose state is in dir.
+func keeperIn(t *testing.T, dir string) int {
+	t.Helper()
+	text, err := os.ReadFile(dir + "/vpn/keeper")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -102,7 +108,11 @@ func keeperPid(t *testing.T) int {
 // takes its time.
 func killKeeper(t *testing.T) {
 	t.Helper()
-	pid := keeperPid(t)
+	killProcess(t, keeperPid(t))
+}
+
+func killProcess(t *testing.T, pid int) {
+	t.Helper()
 	if err := syscall.Kill(pid, syscall.SIGKILL); err != nil {
 		t.Fatal(err)
 	}

@@ -36,7 +36,7 @@ func (p *program) rootCommand() *cobra.Command {
 	root.SetHelpCommand(p.helpCommand(root))
 	root.AddCommand(p.upCommand(), p.downCommand(), p.runCommand(), p.execCommand(), p.forwardCommand(), p.proxyCommand(),
 		p.statusCommand(), p.checkCommand(), p.benchCommand(), p.demoCommand(), p.systemdCommand(), p.versionCommand(),
-		p.keeperCommand(), p.worldCommand(), p.insideCommand(), p.demoPageCommand(), p.manCommand(),
+		p.keeperCommand(), p.worldCommand(), p.trialCommand(), p.insideCommand(), p.demoPageCommand(), p.manCommand(),
 		p.benchInitCommand(), p.benchLabCommand())
 	root.InitDefaultCompletionCmd()
 	for _, cmd := range root.Commands() {

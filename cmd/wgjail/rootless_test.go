@@ -19,61 +19,8 @@ import (
 	"github.com/wgjail/wgjail/jail"
 )
 
-// A userLab is a lab whose wgjail is called by an ordinary user.
-type userLab struct {
-	*lab
-	user *world.User
-}
-
-// newUserLab builds a lab with a user, who has the configuration vpn.conf.
-func newUserLab(t *testing.T, w *world.World) *userLab {
-	t.Helper()
-	l := newLab(t, w)
-	return &userLab{l, l.newUser(t, "ann")}
-}
-
-// newUser makes a user with a copy of the configuration.
-func (l *lab) newUser(t *testing.T, name string) *world.User {
-	t.Helper()
-	u := l.w.User(t, name)
-	text, err := os.ReadFile(l.conf)
-	if err != nil {
-		t.Fatal(err)
-	}
-	conf := filepath.Join(u.Home, "vpn.conf")
-	if err := os.WriteFile(conf, text, 0o600); err != nil {
-		t.Fatal(err)
-	}
-	if err := u.Own(conf); err != nil {
-		t.Fatal(err)
-	}
-	return u
-}
-
-// run calls wgjail as the user.
-func (l *userLab) run(t *testing.T, args ...string) result {
-	t.Helper()
-	return l.runCmd(t, l.user.Command("wgjail", args...))
-}
-
-// do is run, and wants the exit status 0. It returns the standard output.
-func (l *userLab) do(t *testing.T, args ...string) string {
-	t.Helper()
-	r := l.run(t, args...)
-	if r.status != 0 {
-		t.Fatalf("wgjail %s: exit status %d", strings.Join(args, " "), r.status)
-	}
-	return r.out
-}
-
-// start starts wgjail as the user, in the background.
-func (l *userLab) start(t *testing.T, args ...string) *world.Process {
-	t.Helper()
-	return l.Host.Start(t, l.user.Command("wgjail", args...))
-}
-
 // state is a file of the user's jails.
-func (l *userLab) state(path ...string) string {
+func (l *lab) state(path ...string) string {
 	return filepath.Join(append([]string{l.user.Runtime, "wgjail"}, path...)...)
 }
 
@@ -204,14 +151,15 @@ server.serve_forever()
 // Users' jails and root's do not meet.
 func TestRootlessBesideOthers(t *testing.T) {
 	world.Run(t, func(t *testing.T, w *world.World) {
-		l := newUserLab(t, w)
-		bob := &userLab{l.lab, l.newUser(t, "bob")}
+		l := newLab(t, w)
+		users := []*lab{l.as(t, "ann"), l.as(t, "bob")}
 		before := w.Snapshot(t)
 		root := l.up(t)
-		l.do(t, "up", "vpn.conf")
-		bob.do(t, "up", "vpn.conf")
+		for _, u := range users {
+			u.do(t, "up", "vpn.conf")
+		}
 		own := root.ID().String() + "\n"
-		for _, u := range []*userLab{l, bob} {
+		for _, u := range users {
 			if out := u.do(t, "exec", "vpn", "--", "readlink", "/proc/self/ns/net"); out == own {
 				t.Errorf("%s is in another's jail", u.user.Name)
 			}
@@ -223,7 +171,7 @@ func TestRootlessBesideOthers(t *testing.T) {
 		if out := l.in(t, "readlink /proc/self/ns/net"); out != own {
 			t.Errorf("root is in %s", out)
 		}
-		l.lab.do(t, "down", "vpn")
+		l.do(t, "down", "vpn")
 		l.unchanged(t, before, "down")
 	})
 }
@@ -279,6 +227,7 @@ func TestRootlessRefuses(t *testing.T) {
 			"forward --mode veth -d 8081":            {"veth mode needs root", "relay mode does without: leave --mode veth out; or try again with sudo"},
 			"exec --user root vpn -- true":           {`user "root": only root can run programs as other users`, "leave --user out; or try again with sudo"},
 			"exec vpn -- wgjail status":              {"this is inside a jail", "call wgjail outside"},
+			"exec vpn -- wgjail check --rootless":    {"this is inside a jail", "call wgjail outside"},
 			"forward -d 80":                          {"port 80/tcp: permission denied", "ports below 1024 need root, or a lower net.ipv4.ip_unprivileged_port_start"},
 			"demo":                                   {"wgjail demo needs root", "try again with sudo"},
 			"systemd attach app --jail vpn":          {"needs root", "try again with sudo"},

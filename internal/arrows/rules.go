@@ -88,8 +88,8 @@ var layout = Rules{
 		unix + ".Setns":          {netnsx},
 		unix + ".SYS_SETNS":      {netnsx, userns, fault}, // userns: in a forked child; fault: to make it fail
 		unix + ".Unshare":        {netnsx, "jail"},        // jail: the mount namespace of a program that replaces the process
-		unix + ".SYS_UNSHARE":    {netnsx, userns, fault},
-		unix + ".CLONE_NEWUSER":  {userns},
+		unix + ".SYS_UNSHARE":    {netnsx, userns, fault, inTests},
+		unix + ".CLONE_NEWUSER":  {userns, inTests},
 		unix + ".CLONE_NEWNET":   {netnsx, machine, inTests}, // for a child process
 		"syscall.Unshare":        {},
 		"syscall.SYS_UNSHARE":    {},

@@ -74,7 +74,14 @@ func (w *World) Namespace(t testing.TB, name string) *Node {
 // example. It is not removed with the test.
 func (w *World) Open(t testing.TB, name string) *Node {
 	t.Helper()
-	ns, err := netnsx.OpenNamed(name)
+	return w.OpenAt(t, name, netnsx.Path(name))
+}
+
+// OpenAt is Open for a namespace whose file is at path: of another mount
+// namespace, for example.
+func (w *World) OpenAt(t testing.TB, name, path string) *Node {
+	t.Helper()
+	ns, err := netnsx.Open(path)
 	if err != nil {
 		t.Fatal(err)
 	}
