@@ -118,6 +118,68 @@ func TestCheckFindsBreaches(t *testing.T) {
 	})
 }
 
+// TestCheckFindsBreachesWithoutRoot: what up makes in other places for a user's
+// jail, or by other means, is looked at too; the rest is the same code.
+func TestCheckFindsBreachesWithoutRoot(t *testing.T) {
+	if kernelBackend() {
+		return // a user's jail has the embedded one
+	}
+	world.Run(t, func(t *testing.T, w *world.World) {
+		l := newUserLab(t, w)
+		l.up(t)
+		if r := l.check(t); !r.OK || len(r.Warnings) > 0 {
+			t.Errorf("a new jail: %+v", r)
+		}
+		host := func(script string) func(*testing.T) {
+			return func(t *testing.T) { l.Host.Run(t, "sh", "-ec", l.atUsers(t, script)) }
+		}
+		left := []string{"keeper killed", "interface added", "route lost", "rules for name servers flushed", "sysctl changed",
+			"resolv.conf rewritten", "nsswitch.conf rewritten", "resolv.conf open to all", "state given away", "program with capabilities"}
+		for _, b := range l.breaches(host) {
+			i := slices.Index(left, b.name)
+			if i < 0 {
+				continue
+			}
+			left = slices.Delete(left, i, i+1)
+			switch b.name {
+			case "keeper killed":
+				l.hold(t)
+				b.breach = func(t *testing.T) { killProcess(t, l.keeper(t)) }
+			case "program with capabilities": // the last: it goes on
+				b.breach = func(t *testing.T) {
+					l.start(t, "exec", "--keep-caps", "vpn", "--", "sh", "-c", "echo here; exec sleep 1007").WaitOutput(t, "here\n")
+				}
+			}
+			b.breach(t)
+			r := l.check(t, b.args...)
+			if got, want := slices.Sorted(slices.Values(r.failed())), slices.Sorted(slices.Values(b.fails)); !slices.Equal(got, want) {
+				t.Errorf("%s: failed are %q, want %q", b.name, got, want)
+			}
+			why := strings.ReplaceAll(b.why, "/etc/netns", "/run/wgjail/.etc-netns") // as the user's wgjail sees it
+			if f := r.find(t, b.fails[0]); !strings.Contains(f.Why, why) || f.Do == "" {
+				t.Errorf("%s: %s says %q, and to do: %q; want %q", b.name, f.ID, f.Why, f.Do, why)
+			}
+			if b.mend != nil {
+				b.mend(t)
+			}
+		}
+		if len(left) > 0 {
+			t.Errorf("not tried: %q", left)
+		}
+	})
+}
+
+// atUsers rewrites a script about root's jail for the user's.
+func (l *lab) atUsers(t *testing.T, script string) string {
+	t.Helper()
+	file := fmt.Sprintf("/proc/%d/root/run/netns/vpn", l.keeper(t))
+	state := l.user.Runtime + "/wgjail"
+	return strings.NewReplacer(
+		"ip netns exec vpn", "nsenter --net="+file, "ip -n vpn", "nsenter --net="+file+" ip", "netns vpn", "netns "+file,
+		"/etc/netns", state+"/.etc-netns", "/run/wgjail", state, "chown 0", fmt.Sprint("chown ", l.user.UID),
+	).Replace(script)
+}
+
 // ifUserspace returns what fails only if the keeper is the tunnel.
 func ifUserspace(ids ...string) []string {
 	if kernelBackend() {

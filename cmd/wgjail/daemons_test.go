@@ -169,9 +169,9 @@ type shell struct {
 }
 
 // shell starts one in the jail vpn.
-func (n *nameService) shell(t *testing.T, user string) *shell {
+func (n *nameService) shell(t *testing.T, opts ...string) *shell {
 	t.Helper()
-	cmd := exec.Command("wgjail", "exec", "--user", user, "vpn", "--", "sh")
+	cmd := n.command(append(append([]string{"exec"}, opts...), "vpn", "--", "sh")...)
 	in, err := cmd.StdinPipe()
 	if err != nil {
 		t.Fatal(err)
@@ -225,20 +225,22 @@ func (n *nameService) tries(t *testing.T, s *shell, ways []lookup, when string) 
 // all that can ask a server ask the jail's: also if sockets and resolv.conf are
 // made again while the program runs.
 func TestNameDaemons(t *testing.T) {
-	world.Run(t, func(t *testing.T, w *world.World) {
-		l := newLab(t, w)
+	eachCaller(t, func(t *testing.T, l *lab) {
 		static := filepath.Join(t.TempDir(), "lookup")
 		l.Host.Run(t, "musl-gcc", "-static", "-O", "-o", static, "testdata/lookup.c")
 		l.Host.Run(t, "chmod", "a+rx", filepath.Dir(static), filepath.Dir(filepath.Dir(static)))
-		l.up(t)
+		jail := l.up(t)
 		n := newNameService(t, l)
 		ways := lookups(static)
 		n.control(t, ways)
 		// Without what exec hides, the namespace alone keeps nobody from them.
-		if name := n.name(ways[0]); !strings.Contains(l.Host.Run(t, "nsenter", "--net=/run/netns/vpn", "getent", "ahostsv4", name), "192.0.2.66") || !asked(n.Sink, name) {
+		if name := n.name(ways[0]); !strings.Contains(jail.Run(t, "getent", "ahostsv4", name), "192.0.2.66") || !asked(n.Sink, name) {
 			t.Error("a program that exec has not started does not reach the daemons either")
 		}
-		shells := map[string]*shell{"root": n.shell(t, "0"), "a user": n.shell(t, "65534:65534")}
+		shells := map[string]*shell{}
+		for _, opts := range l.programs() {
+			shells[strings.Join(opts, " ")] = n.shell(t, opts...)
+		}
 		for who, s := range shells {
 			n.tries(t, s, ways, who)
 		}

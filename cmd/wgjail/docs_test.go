@@ -81,11 +81,13 @@ type docs struct {
 	dir       string
 	shortened bool // the page shows less than commands print, and other numbers
 	stranger  int  // a process with a network of its own, which is no jail
+	rootConf  string
+	reader    *world.User
 }
 
 func newDocs(t *testing.T, w *world.World) *docs {
 	l := newLab(t, w)
-	d := &docs{lab: l, dir: filepath.Dir(l.conf)}
+	d := &docs{lab: l, rootConf: l.conf}
 	stranger := w.Namespace(t, "stranger")
 	stranger.Addr(t, "lo", "10.9.9.9/32")
 	d.stranger = stranger.Start(t, exec.Command("sleep", "1000")).Pid
@@ -109,6 +111,22 @@ func newDocs(t *testing.T, w *world.World) *docs {
 	return d
 }
 
+// become has root or an ordinary user sit there, each with the provider's file at
+// home.
+func (d *docs) become(t *testing.T, root bool) {
+	t.Helper()
+	if root {
+		d.user, d.conf = nil, d.rootConf
+	} else {
+		if d.reader == nil {
+			d.reader = d.w.User(t, "reader")
+		}
+		d.user = d.reader
+		d.conf = d.Conf(t, "vpn")
+	}
+	d.dir = filepath.Dir(d.conf)
+}
+
 // https serves https://example.com, with a certificate that curl trusts here.
 func (d *docs) https(t *testing.T, addr string) {
 	t.Helper()
@@ -126,7 +144,7 @@ func (d *docs) https(t *testing.T, addr string) {
 	real := &http.Server{Handler: server.Config.Handler, TLSConfig: &tls.Config{Certificates: []tls.Certificate{cert}}}
 	go real.ServeTLS(l, "", "")
 	t.Cleanup(func() { real.Close() })
-	file := filepath.Join(t.TempDir(), "ca.pem")
+	file := filepath.Join(os.TempDir(), "ca.pem") // where all may read it
 	if err := os.WriteFile(file, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: cert.Certificate[0]}), 0o644); err != nil {
 		t.Fatal(err)
 	}
@@ -142,16 +160,19 @@ func goesOn(line string) bool {
 	return serves || strings.Contains(line, "wgjail run ") || strings.Contains(line, "status --watch")
 }
 
-// run runs a block. What goes on until Ctrl-C is interrupted when the next such
+// run runs a block, as an ordinary user if it has wgjail do something without sudo. What goes on until Ctrl-C is interrupted when the next such
 // command comes, or the block ends. A block that needs a jail and makes none
 // gets one.
 func (d *docs) run(t *testing.T, block []docCommand) {
 	t.Helper()
-	needs, makes := false, false
+	needs, makes, plain, sudo := false, false, false, false
 	for _, c := range block {
+		plain = plain || strings.HasPrefix(c.line, "wgjail ")
+		sudo = sudo || strings.Contains(c.line, "sudo ")
 		needs = needs || regexp.MustCompile(`wgjail (forward|exec|proxy)\b`).MatchString(c.line) && !regexp.MustCompile(`--netns|\|\| true`).MatchString(c.line)
 		makes = makes || regexp.MustCompile(`wgjail (up|run)\b`).MatchString(c.line)
 	}
+	d.become(t, sudo || !plain)
 	if needs && !makes {
 		d.up(t)
 		defer d.do(t, "down", "vpn")
@@ -195,6 +216,9 @@ func mustEnd(t *testing.T, going *world.Process) {
 
 func (d *docs) shell(line string) *exec.Cmd {
 	cmd := exec.Command("bash", "-c", line)
+	if d.user != nil {
+		cmd = d.user.Command("bash", "-c", line)
+	}
 	cmd.Dir = d.dir
 	return cmd
 }

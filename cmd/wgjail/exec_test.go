@@ -68,13 +68,14 @@ func TestExecRunsAs(t *testing.T) {
 
 // Neither root nor a user has a way out.
 func TestExecShutsIn(t *testing.T) {
-	world.Run(t, func(t *testing.T, w *world.World) {
-		l := newLab(t, w)
+	eachCaller(t, func(t *testing.T, l *lab) {
 		jail := l.up(t)
+		l.hold(t) // it has all rights over the jail too
 		inside := jail.ID().String() + "\n"
-		for _, user := range []string{"0", "65534:65534"} {
+		for _, opts := range l.programs() {
+			user := strings.Join(opts, " ")
 			run := func(script string) result {
-				return l.run(t, "exec", "--user", user, "vpn", "--", "sh", "-c", script)
+				return l.run(t, append(append([]string{"exec"}, opts...), "vpn", "--", "sh", "-c", script)...)
 			}
 			if r := run("readlink /proc/self/ns/net"); r.out != inside {
 				t.Errorf("user %s is in %q", user, r.out)
@@ -91,7 +92,7 @@ func TestExecShutsIn(t *testing.T) {
 			if !strings.Contains(status, "NoNewPrivs:\t1\n") {
 				t.Errorf("user %s can get new privileges", user)
 			}
-			for _, way := range []string{
+			ways := []string{
 				fmt.Sprintf("nsenter --net=/proc/%d/ns/net true", os.Getpid()),
 				"nsenter -t 1 -n true",
 				"ip netns exec exit true",
@@ -101,7 +102,11 @@ func TestExecShutsIn(t *testing.T) {
 				"echo 1 >/proc/sys/net/ipv4/conf/all/forwarding",
 				"mount -t tmpfs none /mnt",
 				"rm -r /run/wgjail",
-			} {
+			}
+			if l.user != nil { // programs are the same user as what wgjail does for the jail
+				ways = append(ways, waysToKeeper(l.keeper(t))...)
+			}
+			for _, way := range ways {
 				if r := run(way); r.status == 0 {
 					t.Errorf("user %s can: %s", user, way)
 				}
@@ -114,10 +119,32 @@ func TestExecShutsIn(t *testing.T) {
 				t.Errorf("user %s could enter another namespace", user)
 			}
 		}
+		if s := l.status(t); s.State != "up" {
+			t.Errorf("in the end the jail is %s: %q", s.State, s.Missing)
+		}
 		if out := l.do(t, "exec", "--keep-caps", "vpn", "--", "grep", "CapEff", "/proc/self/status"); strings.Contains(out, "\t0000000000000000\n") {
 			t.Errorf("--keep-caps left %q", out)
 		}
 	})
+}
+
+// waysToKeeper would be ways to what wgjail does for the jail, with more rights
+// than a program's, and to what it has written down.
+func waysToKeeper(keeper int) []string {
+	return []string{
+		fmt.Sprintf("nsenter --net=/proc/%d/ns/net true", keeper),
+		fmt.Sprintf("nsenter --user=/proc/%d/ns/user true", keeper),
+		fmt.Sprintf("nsenter --mount=/proc/%d/ns/mnt true", keeper),
+		fmt.Sprintf("head -c1 /proc/%d/environ", keeper),
+		fmt.Sprintf("head -c1 /proc/%d/mem", keeper),
+		fmt.Sprintf("readlink /proc/%d/fd/1", keeper),
+		fmt.Sprintf("ls /proc/%d/root/run/wgjail", keeper),
+		"ls $XDG_RUNTIME_DIR/wgjail | grep .",
+		"touch $XDG_RUNTIME_DIR/wgjail/x",
+		"ls /run/wireguard | grep .",
+		"wgjail exec vpn -- true",
+		"wgjail down vpn",
+	}
 }
 
 // What the program gets is what it was given.

@@ -103,14 +103,28 @@ func asSession(name string, args ...string) *exec.Cmd {
 // reaches all that has a path, as the README says. What has none, such as X11's
 // abstract socket, is out of reach of the namespace alone.
 func TestIsolateHidesTheSession(t *testing.T) {
-	world.Run(t, func(t *testing.T, w *world.World) {
-		l := newLab(t, w)
+	eachCaller(t, func(t *testing.T, l *lab) {
 		newSession(t, l)
+		asUser := []string{"--user", sessionUser}
+		if l.user != nil {
+			l.user = &world.User{Name: "ann", UID: sessionUID, GID: sessionUID, Home: t.TempDir(), Runtime: sessionDir}
+			for _, dir := range []string{l.user.Home, filepath.Dir(l.user.Home)} {
+				if err := l.user.Own(dir); err != nil {
+					t.Fatal(err)
+				}
+			}
+			l.conf, asUser = l.Conf(t, "vpn"), nil
+		}
 		l.up(t)
-		in := func(command string, args ...string) result {
-			cmd := asSession("wgjail", append(append(args, "--user", sessionUser, "vpn", "--"), "sh", "-c", command)...)
-			cmd.SysProcAttr = nil // root calls it
+		call := func(args ...string) result {
+			cmd := asSession("wgjail", args...)
+			if l.user == nil {
+				cmd.SysProcAttr = nil // root calls it
+			}
 			return l.runCmd(t, cmd)
+		}
+		in := func(command string, args ...string) result {
+			return call(append(append(append(args, asUser...), "vpn", "--"), "sh", "-c", command)...)
 		}
 		for name, command := range escapes {
 			if r, err := runIn(l.Host, asSession("sh", "-c", command)); err != nil || r.status != 0 {
@@ -136,9 +150,7 @@ func TestIsolateHidesTheSession(t *testing.T) {
 		for _, command := range escapes {
 			script += "; " + command + " && echo escaped"
 		}
-		cmd := asSession("wgjail", "run", "--isolate", "--user", sessionUser, l.conf, "--", "sh", "-c", script)
-		cmd.SysProcAttr = nil
-		if r := l.runCmd(t, cmd); strings.Contains(r.out, "escaped") || !strings.Contains(r.err, "jail vpn is down") {
+		if r := call(append(append([]string{"run", "--isolate"}, asUser...), l.conf, "--", "sh", "-c", script)...); strings.Contains(r.out, "escaped") || !strings.Contains(r.err, "jail vpn is down") {
 			t.Errorf("run --isolate: %+v", r)
 		}
 	})

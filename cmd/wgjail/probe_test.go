@@ -32,9 +32,9 @@ import (
 // target "-" is none, and counts.
 //
 // With -spin it does so without a pause until SIGTERM, from the first moment at
-// which there is a namespace of that name on, and prints how often it has tried:
+// which there is a namespace at a path like PATTERN on, and prints how often it has tried:
 //
-//	probe -spin NAMESPACE UID CANARY TARGET...
+//	probe -spin PATTERN UID CANARY TARGET...
 //
 // With -lookup it looks up a name as Go does, and with -dial it dials a Unix
 // socket: 0 is success.
@@ -72,13 +72,17 @@ func probe(args []string) int {
 	return 0
 }
 
-func spin(namespace, user, canary string, targets []string) int {
+func spin(pattern, user, canary string, targets []string) int {
 	ended := make(chan os.Signal, 1)
 	signal.Notify(ended, syscall.SIGTERM)
 	fmt.Println("waiting")
 	var ns *netnsx.Namespace
 	for ns == nil && len(ended) == 0 {
-		ns, _ = netnsx.Open(filepath.Join(netnsx.Dir, namespace))
+		for _, file := range glob(pattern) {
+			if ns, _ = netnsx.Open(file); ns != nil {
+				break
+			}
+		}
 	}
 	tried := make(chan int)
 	go func() {
@@ -95,6 +99,16 @@ func spin(namespace, user, canary string, targets []string) int {
 	}()
 	fmt.Printf("tried %d times\n", <-tried)
 	return 0
+}
+
+// glob returns what is at paths like pattern; a path is like itself, which takes
+// no look into folders.
+func glob(pattern string) []string {
+	if !strings.Contains(pattern, "*") {
+		return []string{pattern}
+	}
+	files, _ := filepath.Glob(pattern)
+	return files
 }
 
 // becomeInsider moves the calling goroutine's thread into the namespace and

@@ -5,7 +5,6 @@ import (
 	"io"
 	"net/netip"
 	"sync"
-	"syscall"
 	"testing"
 	"time"
 
@@ -15,8 +14,7 @@ import (
 // Whatever becomes of the tunnel, what a proxy is asked for goes through it or
 // nowhere: connections, datagrams and names.
 func TestProxyLeaksNothing(t *testing.T) {
-	world.Run(t, func(t *testing.T, w *world.World) {
-		l := newLab(t, w)
+	eachCaller(t, func(t *testing.T, l *lab) {
 		wt := l.watch(t)
 		jail := l.up(t)
 		l.do(t, "proxy", "-d", "--dial-timeout", "300ms")
@@ -35,7 +33,7 @@ func TestProxyLeaksNothing(t *testing.T) {
 			{"endpoint silent", false, func(*testing.T) { l.Provider.Blackhole(true) }, func(*testing.T) { l.Provider.Blackhole(false) }},
 			{"interface down", false, run("ip link set vpn down"), repair},
 			{"addresses gone", false, run("ip addr flush dev vpn"), repair},
-			{"keeper killed", kernelBackend(), func(*testing.T) { syscall.Kill(keeperPid(t), syscall.SIGKILL) }, repair},
+			{"keeper killed", kernelBackend(), func(*testing.T) { killProcess(t, l.keeper(t)) }, repair},
 			{"interface deleted", false, run("ip link del vpn"), repair},
 			{"rules flushed", true, run("nft flush ruleset"), repair},
 		} {

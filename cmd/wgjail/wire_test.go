@@ -3,6 +3,7 @@ package main
 import (
 	"errors"
 	"fmt"
+	"io"
 	"net/netip"
 	"os/exec"
 	"regexp"
@@ -15,6 +16,7 @@ import (
 	"golang.org/x/sys/unix"
 	"golang.zx2c4.com/wireguard/wgctrl/wgtypes"
 
+	"github.com/wgjail/wgjail/internal/netnsx"
 	"github.com/wgjail/wgjail/internal/provider"
 	"github.com/wgjail/wgjail/internal/world"
 )
@@ -166,8 +168,14 @@ func (wt *watch) nothingSince(t *testing.T, m mark, canary string) {
 }
 
 // insiders are those who try to get out: root with its capabilities, as it is in
-// hooks and with --keep-caps, and a user as programs usually are.
-var insiders = [][]string{{"--keep-caps", "--user", "0"}, {"--user", "65534:65534"}}
+// hooks and with --keep-caps, and a user as programs usually are. Without root
+// it is the same user, with all rights over the jail and with none.
+func (l *lab) insiders() [][]string {
+	if l.user != nil {
+		return [][]string{{"--keep-caps"}, {}}
+	}
+	return [][]string{{"--keep-caps", "--user", "0"}, {"--user", "65534:65534"}}
+}
 
 // exec runs probe in the jail called name.
 func (wt *watch) exec(t *testing.T, insider []string, name string, probes ...string) {
@@ -180,7 +188,7 @@ func (wt *watch) exec(t *testing.T, insider []string, name string, probes ...str
 func (wt *watch) probeFrom(t *testing.T, name string) []string {
 	t.Helper()
 	var canaries []string
-	for _, insider := range insiders {
+	for _, insider := range wt.l.insiders() {
 		canary := string(world.Canary())
 		before := wt.mark(t)
 		wt.exec(t, insider, name, append([]string{canary}, wt.targets(name)...)...)
@@ -193,11 +201,11 @@ func (wt *watch) probeFrom(t *testing.T, name string) []string {
 // Whatever becomes of the tunnel, what is sent in the jail goes through it or
 // nowhere.
 func TestNothingLeaves(t *testing.T) {
-	world.Run(t, func(t *testing.T, w *world.World) {
-		l := newLab(t, w)
+	eachCaller(t, func(t *testing.T, l *lab) {
 		wt := l.watch(t)
 		begun := wt.mark(t)
 		jail := l.up(t)
+		l.hold(t)
 		// The first packets wait for the handshake, longer than a probe does
 		// where the machine is emulated.
 		world.Eventually(t, "the tunnel", func() error { return echo(jail, "udp", "10.64.0.1:7", "handshake") })
@@ -205,7 +213,7 @@ func TestNothingLeaves(t *testing.T) {
 			return func(t *testing.T) { n.Run(t, "sh", "-c", script) }
 		}
 		signalKeeper := func(sig syscall.Signal) func(*testing.T) {
-			return func(t *testing.T) { syscall.Kill(keeperPid(t), sig) }
+			return func(t *testing.T) { syscall.Kill(l.keeper(t), sig) }
 		}
 		nothing := func(*testing.T) {}
 		const readdress = "ip route replace default via " + world.GatewayV4 + "; ip -6 addr replace " + world.HostV6 + "/64 dev wan0 nodad; ip -6 route replace default via " + world.GatewayV6
@@ -232,7 +240,7 @@ func TestNothingLeaves(t *testing.T) {
 			{"interface down", run(jail, "ip link set vpn down"), repair, false, ""},
 			{"addresses gone", run(jail, "ip addr flush dev vpn"), repair, false, ""},
 			{"keeper stopped", signalKeeper(syscall.SIGSTOP), signalKeeper(syscall.SIGCONT), false, "userspace"},
-			{"keeper killed", killKeeper, repair, false, ""},
+			{"keeper killed", func(t *testing.T) { killProcess(t, l.keeper(t)) }, repair, false, ""},
 			{"interface deleted", run(jail, "ip link del vpn"), repair, false, ""},
 			{"rules flushed", run(jail, "nft flush ruleset"), repair, true, ""},
 			{"endpoint unreachable", run(l.Inet, refuse), run(l.Inet, "nft delete table inet refuse"), false, ""},
@@ -244,7 +252,7 @@ func TestNothingLeaves(t *testing.T) {
 				run(l.Host, "ip route flush via "+world.LANV4), false, ""},
 			{"host forwards", run(l.Host, "sysctl -qw net.ipv4.ip_forward=1 net.ipv6.conf.all.forwarding=1"), nothing, true, ""},
 		} {
-			if tt.backends != "" && tt.backends != backend() {
+			if tt.backends != "" && tt.backends != l.backend() {
 				continue
 			}
 			t.Run(tt.state, func(t *testing.T) {
@@ -271,7 +279,7 @@ func (wt *watch) mustArrive(t *testing.T, canaries []string) {
 			targets[i] = "-"
 		}
 	}
-	for i, insider := range insiders {
+	for i, insider := range wt.l.insiders() {
 		untilSeen(t, "the probes through the tunnel", canaries[i], slices.Clone(targets),
 			func(probes []string) { wt.exec(t, insider, "vpn", probes...) },
 			func(probe []byte) bool { return len(wt.l.Provider.Find(probe)) > 0 })
@@ -280,8 +288,7 @@ func (wt *watch) mustArrive(t *testing.T, canaries []string) {
 
 // With keys that the server does not know there is no tunnel, and nothing else.
 func TestNothingLeavesWithoutAHandshake(t *testing.T) {
-	world.Run(t, func(t *testing.T, w *world.World) {
-		l := newLab(t, w)
+	eachCaller(t, func(t *testing.T, l *lab) {
 		wt := l.watch(t)
 		stranger, err := wgtypes.GeneratePrivateKey()
 		if err != nil {
@@ -313,8 +320,7 @@ func TestNothingLeavesWithoutAHandshake(t *testing.T) {
 // A program that is in the namespace from its first moment, and one that stays
 // when the jail is gone, never get out.
 func TestNothingLeavesBeforeAndAfter(t *testing.T) {
-	world.Run(t, func(t *testing.T, w *world.World) {
-		l := newLab(t, w)
+	eachCaller(t, func(t *testing.T, l *lab) {
 		wt := l.watch(t)
 		for range times(5, 2) {
 			before := wt.mark(t)
@@ -332,8 +338,9 @@ func TestNothingLeavesBeforeAndAfter(t *testing.T) {
 			wt.end(t, spinners, before)
 		}
 		l.do(t, "up", l.conf)
-		for _, insider := range insiders {
+		for _, insider := range l.insiders() {
 			wt.survive(t, insider)
+			wt.orphan(t, insider)
 		}
 	})
 }
@@ -353,9 +360,13 @@ func spun() []string {
 func (l *lab) spinners(t *testing.T) map[string]*world.Process {
 	t.Helper()
 	all := map[string]*world.Process{}
-	for _, uid := range []string{"0", "65534"} {
+	file, uids := netnsx.Path("vpn"), []string{"0", "65534"}
+	if l.user != nil {
+		file, uids = "/proc/[0-9]*/root"+file, []string{"0", fmt.Sprint(l.user.UID)}
+	}
+	for _, uid := range uids {
 		canary := string(world.Canary())
-		p := l.Host.Start(t, exec.Command("probe", append([]string{"-spin", "vpn", uid, canary}, spun()...)...))
+		p := l.Host.Start(t, exec.Command("probe", append([]string{"-spin", file, uid, canary}, spun()...)...))
 		p.WaitOutput(t, "waiting\n")
 		all[canary] = p
 	}
@@ -379,19 +390,59 @@ func (wt *watch) end(t *testing.T, spinners map[string]*world.Process, before ma
 // survive has a program outlive the jail vpn, and makes the jail again.
 func (wt *watch) survive(t *testing.T, insider []string) {
 	t.Helper()
-	canary := string(world.Canary())
-	script := fmt.Sprintf("echo ready; read go; probe %s %s; echo done", canary, strings.Join(wt.targets("vpn"), " "))
-	cmd := exec.Command("wgjail", append(append([]string{"exec"}, insider...), "vpn", "--", "sh", "-c", script)...)
+	p := wt.insider(t, insider)
+	wt.l.do(t, "down", "vpn")
+	p.probe(t)
+	wt.l.do(t, "up", wt.l.conf)
+}
+
+// orphan has a program outlive the keeper of the jail vpn, and with a user's jail
+// all that holds it but the program itself. A repair finds the program.
+func (wt *watch) orphan(t *testing.T, insider []string) {
+	t.Helper()
+	p := wt.insider(t, insider)
+	killProcess(t, wt.l.keeper(t))
+	p.probe(t)
+	wt.l.do(t, "up", wt.l.conf)
+	world.Eventually(t, "the program's probes through the tunnel", func() error {
+		if len(wt.l.Provider.Find([]byte(p.probe(t)))) == 0 {
+			return errors.New("none has arrived")
+		}
+		return nil
+	})
+}
+
+// An insider is a program in the jail vpn that probes when it is told to.
+type insider struct {
+	*world.Process
+	wt    *watch
+	stdin io.Writer
+	told  int
+}
+
+// insider starts one, with these options of exec.
+func (wt *watch) insider(t *testing.T, opts []string) *insider {
+	t.Helper()
+	const script = `echo ready; while read n canary; do probe $canary "$@" >/dev/null; echo done $n; done`
+	args := append(append([]string{"exec"}, opts...), "vpn", "--", "sh", "-c", script, "sh")
+	cmd := wt.l.command(append(args, wt.targets("vpn")...)...)
 	stdin, err := cmd.StdinPipe()
 	if err != nil {
 		t.Fatal(err)
 	}
-	survivor := wt.l.Host.Start(t, cmd)
-	survivor.WaitOutput(t, "ready\n")
-	wt.l.do(t, "down", "vpn")
-	before := wt.mark(t)
-	stdin.Write([]byte("go\n"))
-	survivor.WaitOutput(t, "done\n")
-	wt.nothingSince(t, before, canary)
-	wt.l.do(t, "up", wt.l.conf)
+	i := &insider{Process: wt.l.Host.Start(t, cmd), wt: wt, stdin: stdin}
+	i.WaitOutput(t, "ready\n")
+	return i
+}
+
+// probe sends probes, wants none of them in clear, and returns their canary.
+func (i *insider) probe(t *testing.T) string {
+	t.Helper()
+	canary := string(world.Canary())
+	before := i.wt.mark(t)
+	i.told++
+	fmt.Fprintln(i.stdin, i.told, canary)
+	i.WaitOutput(t, fmt.Sprintln("done", i.told))
+	i.wt.nothingSince(t, before, canary)
+	return canary
 }
