@@ -61,7 +61,8 @@ type ExecOptions struct {
 //   - /run is without the sockets of name services and without the system
 //     bus, also if they appear later. What is written directly in it is
 //     private and vanishes with the program.
-//   - /sys shows the jail's network devices.
+//   - /sys shows the jail's network devices; or none, where the kernel refuses
+//     that to users.
 //
 // Nothing is changed outside, whether Exec fails or not. Programs of the same
 // user outside can still be reached over Unix sockets in that user's own
@@ -170,7 +171,7 @@ func (e *execution) steps() []execStep {
 	for _, m := range e.mirrors {
 		list = append(list, execStep{"mirror " + m.dir, func() error { return m.mount(e.Log) }})
 	}
-	list = append(list, execStep{"mount /sys", mountSys}, execStep{"change the directory", e.chdir})
+	list = append(list, execStep{"mount /sys", func() error { return mountSys(e.Log) }}, execStep{"change the directory", e.chdir})
 	list = append(list, becomeUser(e.account, e.KeepCaps)...)
 	if e.Isolate {
 		list = append(list, execStep{"shut it in", e.shutIn})

@@ -1,7 +1,9 @@
 package jail
 
 import (
+	"errors"
 	"fmt"
+	"log/slog"
 	"os"
 	"path/filepath"
 	"slices"
@@ -11,11 +13,41 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// mountSys covers /sys with a sysfs that shows the network devices of the
-// calling thread's namespace: a sysfs shows those of the namespace it was
+// mountSys covers /sys, so that it shows no network devices but those of the
+// calling thread's namespace. Without a /sys there is nothing to do.
+//
+// In a user namespace the kernel refuses a sysfs where a part of the one that is
+// seen is covered, as in most containers: a new one would show it. Then devices
+// are shown of no namespace.
+func mountSys(log *slog.Logger) error {
+	err := mountOwnSys()
+	if !errors.Is(err, unix.EPERM) {
+		return err
+	}
+	log.Debug("/sys shows no devices in the jail", "reason", err)
+	return mirrorSys(log)
+}
+
+// sysWithoutDevices lists what of /sys tells nothing of networks: processors and
+// memory, by which programs choose their number of threads; cgroups and other
+// file systems; settings of the kernel.
+var sysWithoutDevices = []string{"devices/system", "fs", "kernel"}
+
+// mirrorSys covers /sys with a mirror of what tells nothing of networks. All else is
+// left out, as a device that comes later may be anywhere.
+func mirrorSys(log *slog.Logger) error {
+	m, err := newMirror("/sys", "", mirrorRule{only: sysWithoutDevices})
+	if err != nil {
+		return err
+	}
+	m.readonly = true
+	return m.mount(log)
+}
+
+// mountOwnSys mounts a new sysfs: one shows the devices of the namespace it was
 // mounted in. What the host has mounted below (cgroups, bpf, tracing, …) is
-// mounted below the new one as well. Without a /sys there is nothing to do.
-func mountSys() error {
+// mounted below the new one as well.
+func mountOwnSys() error {
 	const dir = "/sys"
 	table, err := os.ReadFile("/proc/thread-self/mountinfo") // self is another thread, elsewhere
 	if err != nil {

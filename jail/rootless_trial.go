@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"net/netip"
 	"os"
 	"path/filepath"
@@ -36,6 +37,7 @@ const (
 	tryRules    = "rules"
 	trySettings = "sysctls"
 	trySys      = "sys"
+	trySysSpare = "sys without devices" // if trySys is refused
 )
 
 // runTrial makes the namespaces as a jail without root does, and removes them.
@@ -118,7 +120,11 @@ func Trial(out io.Writer) error {
 	say(tryTUN, ns.Do(makeInterface))
 	say(trySettings, ns.Do(func() error { return applySettings(settings) }))
 	say(tryRules, applyRules(ns, &state{Name: trialName, DNS: []netip.Addr{netip.IPv6Loopback()}}, openPort{}))
-	say(trySys, ns.Do(mountSys))
+	err = ns.Do(mountOwnSys)
+	say(trySys, err)
+	if errors.Is(err, os.ErrPermission) {
+		say(trySysSpare, mirrorSys(slog.New(slog.DiscardHandler)))
+	}
 	return lost
 }
 
