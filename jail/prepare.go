@@ -27,6 +27,9 @@ func (m *maker) prepare(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	if err := mayMark(m.cfg); err != nil {
+		return err
+	}
 	m.state = newState(m.cfg, backend)
 	if m.opts.AllowHooks {
 		m.state.Hooks = &m.cfg.Hooks
@@ -53,6 +56,16 @@ func (m *maker) prepare(ctx context.Context) error {
 		m.state.MTU = pathMTU(all, m.cfg.Addresses)
 	}
 	return nil
+}
+
+// mayMark refuses to go without the mark: the packets would take another way than
+// the one that the host's rules have for them.
+func mayMark(cfg *Config) error {
+	if cfg.FirewallMark == 0 || !rootless() {
+		return nil
+	}
+	return hint.Wrap(fmt.Errorf("FwMark = %#x: only root can mark packets on the host", cfg.FirewallMark),
+		"without it the host's usual routes hold for the tunnel: take the line out if that is well; or try again with sudo")
 }
 
 // resolve is resolve, and tells if it takes long.

@@ -75,6 +75,10 @@ func setPersistent(f *os.File) error {
 }
 
 func tunError(err error) error {
+	if deviceErr := openDevice(); rootless() && deviceErr != nil {
+		return hint.Wrap(fmt.Errorf("make the TUN interface: %w", deviceErr),
+			"%s; wgjail check --rootless says whether more is missing", noDevice(deviceErr).do)
+	}
 	err = fmt.Errorf("make the TUN interface: %w", err)
 	if missing("/dev/net/tun") { // the library's error is a text alone
 		return hint.Wrap(err, "the device /dev/net/tun is needed: modprobe tun, or give the container the device")
