@@ -148,7 +148,7 @@ func TestOpenConfig(t *testing.T) {
 	for _, arg := range []string{private, "private", "public", filepath.Join(dir, "public.conf")} {
 		for _, strict := range []bool{false, true} {
 			exposed := strings.Contains(arg, "public")
-			c, err := openConfig(dir, arg, strict)
+			c, err := openConfig([]string{filepath.Join(dir, "none"), dir}, arg, strict)
 			if exposed && strict {
 				wantHinted(t, err, nil, "public.conf: group or others may read it (mode 0644)", "chmod 600 "+dir)
 				continue
@@ -174,7 +174,7 @@ func TestOpenConfig(t *testing.T) {
 		wantHint string
 	}{
 		{"./none.conf", fs.ErrNotExist, "open ./none.conf: no such file", "check the path"},
-		{"none.conf", fs.ErrNotExist, "open none.conf: no such file", "stands for /etc/wireguard/vpn.conf"},
+		{"none.conf", fs.ErrNotExist, "open none.conf: no such file", "a bare name such as vpn stands for " + dir + "/etc/vpn.conf"},
 		{"none", fs.ErrNotExist, "/none.conf: no such file", "as in ./none.conf"},
 		{"./dir.conf", syscall.EISDIR, "read ./dir.conf: is a directory", "name a .conf file in it"},
 		{dir + "/", syscall.EISDIR, "is a directory", "name a .conf file in it"},
@@ -187,11 +187,14 @@ func TestOpenConfig(t *testing.T) {
 		{"", nil, `"" cannot be the name of a jail`, "./vpn.conf"},
 		{"lo", nil, `"lo" cannot be the name of a jail: the kernel uses it`, "./vpn.conf"},
 	} {
-		_, err := openConfig(filepath.Join(dir, "etc"), tt.arg, false)
+		_, err := openConfig([]string{filepath.Join(dir, "etc")}, tt.arg, false)
 		wantHinted(t, err, tt.identity, tt.wantErr, tt.wantHint)
 	}
-	_, err := openConfig(filepath.Join(dir, "etc"), "private", false)
+	_, err := openConfig([]string{filepath.Join(dir, "etc")}, "private", false)
 	wantHinted(t, err, fs.ErrNotExist, "/etc/private.conf: no such file", "there is a private.conf here: give it as ./private.conf")
+
+	_, err = openConfig([]string{"/a", "/b"}, "none", false)
+	wantHinted(t, err, fs.ErrNotExist, "/b/none.conf: no such file", "a bare name stands for /a/none.conf or /b/none.conf; give any other")
 
 	_, err = OpenConfig("no-such-jail", false)
 	wantHinted(t, err, nil, "/etc/wireguard/no-such-jail.conf", "")
@@ -212,7 +215,7 @@ func wantHinted(t *testing.T, err, identity error, wantErr, wantHint string) {
 }
 
 func TestExplainOpenPermission(t *testing.T) {
-	err := explainOpen(&fs.PathError{Op: "open", Path: "/x/vpn.conf", Err: syscall.EACCES}, "vpn", "/x/vpn.conf")
+	err := explainOpen(&fs.PathError{Op: "open", Path: "/x/vpn.conf", Err: syscall.EACCES}, []string{"/x"}, "vpn", "/x/vpn.conf")
 	want := "run it with sudo"
 	if os.Geteuid() == 0 {
 		want = "even root may not read it"

@@ -86,8 +86,10 @@ func (s *state) save() error {
 }
 
 // List returns the names of all jails, sorted.
-func List() ([]string, error) {
-	entries, err := os.ReadDir(runDir)
+func List() ([]string, error) { return listIn(runDir) }
+
+func listIn(dir string) ([]string, error) {
+	entries, err := os.ReadDir(dir)
 	if errors.Is(err, os.ErrNotExist) {
 		return nil, nil
 	}

@@ -16,14 +16,29 @@ import (
 // /run/user/UID, which is the same for whoever has logged in; else
 // /tmp/wgjail-UID, for cron jobs and the like. It is used only if nobody else
 // can have put anything into it.
-func userDir() (string, error) {
+func userDir() (string, error) { return privateDir(userPath()) }
+
+func userPath() string {
 	uid := os.Geteuid()
 	for _, base := range []string{os.Getenv("XDG_RUNTIME_DIR"), fmt.Sprintf("/run/user/%d", uid)} {
 		if filepath.IsAbs(base) && checkPrivate(base) == nil {
-			return privateDir(filepath.Join(base, "wgjail"))
+			return filepath.Join(base, "wgjail")
 		}
 	}
-	return privateDir(fmt.Sprintf("/tmp/wgjail-%d", uid))
+	return fmt.Sprintf("/tmp/wgjail-%d", uid)
+}
+
+// ListOutside returns the names of the jails of a user who is not root, sorted,
+// without entering the user's world. It makes nothing.
+func ListOutside() ([]string, error) {
+	dir := userPath()
+	if _, err := os.Lstat(dir); errors.Is(err, os.ErrNotExist) {
+		return nil, nil
+	}
+	if err := checkPrivate(dir); err != nil {
+		return nil, err
+	}
+	return listIn(dir)
 }
 
 // privateDir makes the folder at path, unless it is there and nobody else's.

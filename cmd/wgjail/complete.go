@@ -33,20 +33,24 @@ func completeJails(most int) completer {
 }
 
 // jailNames returns the jails there are. Shells complete as the user who types,
-// sudo in front of it or not, and who may not read the list of jails is offered
-// the namespaces.
+// sudo in front of it or not. A user is offered the own jails; and, since the list of root's
+// cannot be read, the namespaces.
 func jailNames() []string {
 	names, err := jail.List()
-	if !errors.Is(err, os.ErrPermission) {
+	if os.Geteuid() == 0 {
 		return names
+	}
+	own, _ := jail.ListOutside()
+	if !errors.Is(err, os.ErrPermission) {
+		return own
 	}
 	entries, _ := os.ReadDir(netnsDir)
 	for _, e := range entries {
-		if jail.CheckName(e.Name()) == nil {
-			names = append(names, e.Name())
+		if jail.CheckName(e.Name()) == nil && !slices.Contains(own, e.Name()) {
+			own = append(own, e.Name())
 		}
 	}
-	return names
+	return own
 }
 
 // completeBeforeCommand offers what may stand before a "--", with first, and
@@ -60,16 +64,21 @@ func (p *program) completeBeforeCommand(first completer) completer {
 	}
 }
 
-// completeConfigs offers one configuration file: the names of those in
-// /etc/wireguard and those here, or those below the folder that is begun.
+// completeConfigs offers one configuration file: the names of those in the
+// folders for them and those here, or those below the folder that is begun.
 func completeConfigs(_ *cobra.Command, args []string, word string) ([]string, cobra.ShellCompDirective) {
 	if len(args) > 0 {
 		return nil, cobra.ShellCompDirectiveNoFileComp
 	}
-	installed, _ := filepath.Glob(filepath.Join(jail.ConfigDir, "*.conf"))
 	found, _ := filepath.Glob("*.conf")
-	for _, file := range installed {
-		found = append(found, strings.TrimSuffix(filepath.Base(file), ".conf"))
+	for _, dir := range jail.ConfigDirs() {
+		entries, _ := os.ReadDir(dir)
+		for _, e := range entries {
+			name, isConf := strings.CutSuffix(e.Name(), ".conf")
+			if isConf && !slices.Contains(found, name) {
+				found = append(found, name)
+			}
+		}
 	}
 	found = slices.DeleteFunc(found, func(f string) bool { return !strings.HasPrefix(f, word) })
 	if len(found) > 0 {

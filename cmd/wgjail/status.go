@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"os"
 	"os/signal"
 	"strings"
 	"syscall"
@@ -32,6 +33,9 @@ func (p *program) statusCommand() *cobra.Command {
 				}
 			}
 			if err := p.needRights(); err != nil {
+				if len(args) == 0 && !asJSON && !watch {
+					p.pointToRoot(err)
+				}
 				return err
 			}
 			if watch {
@@ -43,6 +47,18 @@ func (p *program) statusCommand() *cobra.Command {
 	cmd.Flags().BoolVar(&asJSON, "json", false, "print JSON")
 	cmd.Flags().BoolVar(&watch, "watch", false, "show it anew every second, with rates, until Ctrl-C")
 	return cmd
+}
+
+// pointToRoot tells a user who has been shown that there is no jail that root may
+// have some: where root's jails are kept there is something, and it cannot be read.
+func (p *program) pointToRoot(shown error) {
+	own, err := jail.ListOutside()
+	if !errors.Is(shown, exitStatus(exitDone)) || err != nil || len(own) > 0 {
+		return
+	}
+	if _, err := jail.List(); errors.Is(err, os.ErrPermission) {
+		fmt.Fprintln(p.err, "wgjail: hint: these are your own; root's jails are shown by: sudo wgjail status")
+	}
 }
 
 // watchStatus shows the status every second. On a terminal each page takes the

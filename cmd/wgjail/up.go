@@ -61,8 +61,9 @@ func (p *program) upCommand() *cobra.Command {
 		Use:   "up CONF|NAME",
 		Short: "make a jail",
 		Long: `Make a jail from a WireGuard configuration file, as a VPN provider hands it
-out. NAME stands for /etc/wireguard/NAME.conf. The file's name without .conf
-becomes the name of the jail, of its network namespace and of its interface.`,
+out. NAME stands for /etc/wireguard/NAME.conf; for users who are not root, first
+for ~/.config/wireguard/NAME.conf. The file's name without .conf becomes the name
+of the jail, of its network namespace and of its interface.`,
 		Args: oneArg("which configuration file?"), ValidArgsFunction: completeConfigs,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if err := f.check(); err != nil {
