@@ -113,8 +113,8 @@ func (s *state) checkDNS() error {
 }
 
 // removeDNS removes the jail's files. A folder that is not ours stays, and so do
-// files that others put into it.
-func removeDNS(name string, ours bool) error {
+// files that others put into it; keepFolder says that it was there before.
+func removeDNS(name string, ours, keepFolder bool) error {
 	dir := dnsDir(name)
 	if missing(dir) || !ours && dnsOwner(name) != nil {
 		return nil
@@ -124,7 +124,7 @@ func removeDNS(name string, ours bool) error {
 	for _, path := range append(left, filepath.Join(dir, "resolv.conf"), filepath.Join(dir, "nsswitch.conf")) {
 		errs = append(errs, removeFile(path))
 	}
-	if empty(dir) {
+	if empty(dir) && !keepFolder {
 		errs = append(errs, removeFile(dir))
 	}
 	return errors.Join(errs...)

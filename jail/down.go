@@ -150,7 +150,7 @@ func teardown(ctx context.Context, name string, log *slog.Logger) error {
 			try("remove the namespace's name", func() error { return netnsx.Remove(name) })
 		}
 	}
-	try("remove resolv.conf", func() error { return removeDNS(name, ours) })
+	try("remove resolv.conf", func() error { return removeDNS(name, ours, s != nil && s.DNSFolder) })
 	if len(errs) == 0 {
 		try("remove the state", func() error { return os.RemoveAll(stateDir(name)) })
 	}

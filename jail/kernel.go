@@ -9,6 +9,7 @@ import (
 	"golang.zx2c4.com/wireguard/wgctrl"
 	"golang.zx2c4.com/wireguard/wgctrl/wgtypes"
 
+	"github.com/wgjail/wgjail/internal/hint"
 	"github.com/wgjail/wgjail/internal/netnsx"
 )
 
@@ -52,9 +53,8 @@ func configureOnHost(link string, dev wgtypes.Config) error {
 	return c.ConfigureDevice(link, dev)
 }
 
-// removeBirthLink removes what an interrupted makeKernelLink left on the host.
-// Only a WireGuard interface under the name that nobody else would choose is
-// ours.
+// removeBirthLink removes what an interrupted makeKernelLink left on the host. The
+// name was free before (birthLinkFree); an interface of another kind is not ours.
 func removeBirthLink(name string) error {
 	h, err := hostHandle()
 	if err != nil {
@@ -69,9 +69,28 @@ func removeBirthLink(name string) error {
 		return err
 	}
 	if link.Type() != "wireguard" {
-		return fmt.Errorf("interface %s: not a WireGuard interface, left alone", link.Attrs().Name)
+		return nil
 	}
 	return h.LinkDel(link)
+}
+
+// birthLinkFree reports whether nobody has the name that the kernel's interface is
+// made under.
+func birthLinkFree(name string) error {
+	h, err := hostHandle()
+	if err != nil {
+		return err
+	}
+	defer h.Close()
+	link, err := h.LinkByName(temporaryLink(name))
+	if isNotFound(err) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	return hint.Wrap(fmt.Errorf("interface %s: a %s that wgjail did not make", link.Attrs().Name, link.Type()),
+		"give it another name with: ip link set %s name NAME", link.Attrs().Name)
 }
 
 // isNotFound reports whether err says that there is no such link.

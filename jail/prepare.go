@@ -102,5 +102,11 @@ func (m *maker) free() error {
 	if err := dnsOwner(name); err != nil {
 		return err
 	}
+	m.state.DNSFolder = empty(dnsDir(name))
+	if m.state.Backend == Kernel {
+		if err := birthLinkFree(name); err != nil {
+			return err
+		}
+	}
 	return uapiFree(name)
 }

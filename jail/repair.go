@@ -55,6 +55,7 @@ func (m *maker) repair(ctx context.Context, before *state) (*Jail, error) {
 		return nil, err
 	}
 	m.state.Namespace, m.state.Complete, m.state.Hooks, m.state.Port = before.Namespace, before.Complete, before.Hooks, before.Port
+	m.state.DNSFolder = before.DNSFolder
 	m.repairing = true
 	j, err := m.make(ctx)
 	if err != nil {

@@ -31,6 +31,7 @@ type state struct {
 	Addresses []netip.Prefix `json:"addresses"`
 	DNS       []netip.Addr   `json:"dns"`
 	Search    []string       `json:"search"`
+	DNSFolder bool           `json:"dns_folder,omitempty"` // there was one, without files, before the jail
 	Peers     []peerState    `json:"peers"`
 	Routes    []netip.Prefix `json:"routes"`
 	Hooks     *Hooks         `json:"hooks,omitempty"` // nil unless they were allowed
