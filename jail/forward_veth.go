@@ -141,19 +141,22 @@ func (f *Forwarder) endRules(ctx context.Context, e *entry) {
 	f.complain(f.veth.Remove(e.redirect.ID))
 	time.AfterFunc(f.drainTime(), func() {
 		if ctx.Err() == nil { // else all end
-			f.complain(f.veth.Cut(e.redirect.ID))
-			e.letGo()
+			err := f.veth.Cut(e.redirect.ID)
+			f.complain(err)
+			e.letGo(err != nil)
 		}
 	})
 }
 
 // closeRules removes all that is left of the rules.
 func (f *Forwarder) closeRules() {
+	var err error
 	if f.veth != nil {
-		f.complain(f.veth.Close())
+		err = f.veth.Close()
+		f.complain(err)
 	}
 	for _, e := range f.entries {
-		e.letGo()
+		e.letGo(err != nil)
 	}
 }
 
@@ -190,20 +193,20 @@ func LoopbackOnly(p Place, specs []ForwardSpec) (string, error) {
 	for _, spec := range specs {
 		list = append(list, veth.Forward{Network: spec.Network, First: spec.First, Last: spec.Last, Target: spec.Target})
 	}
-	return loopbackOnly(ns, list, s.Addresses)
+	services, err := veth.ListLoopbackServices(ns, s.Addresses)
+	return loopbackOnly(services.Of(list...)), err
 }
 
-func loopbackOnly(ns *netnsx.Namespace, list []veth.Forward, addrs []netip.Prefix) (string, error) {
-	ports, err := veth.LoopbackOnly(ns, list, addrs)
-	if err != nil || len(ports) == 0 {
-		return "", err
+func loopbackOnly(ports []uint16) string {
+	if len(ports) == 0 {
+		return ""
 	}
 	word := "port"
 	if len(ports) > 1 {
 		word = "ports"
 	}
 	return fmt.Sprintf("the service on %s %s listens on the jail's loopback only, where veth mode does not lead: use relay mode, or let it listen on all addresses",
-		word, strings.Trim(fmt.Sprint(ports), "[]")), nil
+		word, strings.Trim(fmt.Sprint(ports), "[]"))
 }
 
 // pruneRules removes the rules of forwards whose processes were killed.

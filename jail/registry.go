@@ -166,12 +166,16 @@ func (e *entry) holdRules(path string) (err error) {
 	return err
 }
 
-// letGo removes that file.
-func (e *entry) letGo() {
-	if e.rules != nil {
-		os.Remove(e.rules.Name())
-		e.rules.Close()
+// letGo removes that file, unless there are rules left: then the next command finds
+// it, and removes them.
+func (e *entry) letGo(left bool) {
+	if e.rules == nil {
+		return
 	}
+	if !left {
+		os.Remove(e.rules.Name())
+	}
+	e.rules.Close()
 }
 
 func (f *Forwarder) unregister() {

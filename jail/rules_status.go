@@ -22,10 +22,18 @@ func redirections(name string) ([]veth.Forward, error) {
 
 // inspectRules looks at the rules of the jail's forwards; nil if there are none.
 func (s *state) inspectRules() (*veth.Report, error) {
+	list, err := redirections(s.Name)
+	if err != nil {
+		return nil, err
+	}
+	return s.inspect(list)
+}
+
+// inspect is inspectRules for forwards that have just been listed.
+func (s *state) inspect(list []veth.Forward) (*veth.Report, error) {
 	for {
-		list, err := redirections(s.Name)
-		if err != nil || len(list) == 0 {
-			return nil, err
+		if len(list) == 0 {
+			return nil, nil
 		}
 		ns, err := s.openNamespace()
 		if err != nil {
@@ -40,7 +48,7 @@ func (s *state) inspectRules() (*veth.Report, error) {
 		if listErr != nil || len(again) == len(list) {
 			return report, errors.Join(err, listErr)
 		}
-		// One has ended meanwhile: its rules are not missing.
+		list = again // one has ended meanwhile: its rules are not missing
 	}
 }
 
@@ -55,7 +63,13 @@ func (s *state) missingRules() ([]string, error) {
 
 // addRules adds to a status what the rules of the jail's forwards tell.
 func (st *Status) addRules(s *state) {
-	report, err := s.inspectRules()
+	var list []veth.Forward
+	for _, f := range st.Forwards {
+		if f.redirect != nil {
+			list = append(list, *f.redirect)
+		}
+	}
+	report, err := s.inspect(list)
 	switch {
 	case err != nil:
 		st.State, st.Missing = StateBroken, append(st.Missing, err.Error())
@@ -64,26 +78,34 @@ func (st *Status) addRules(s *state) {
 	case len(report.Missing) > 0:
 		st.State, st.Missing = StateBroken, append(st.Missing, report.Missing...)
 	}
+	hidden := s.loopbackServices()
 	for i := range st.Forwards {
 		if f := &st.Forwards[i]; f.redirect != nil {
-			f.addRules(s, report)
+			f.addRules(report)
+			f.Warning = loopbackOnly(hidden.Of(*f.redirect))
 		}
 	}
 }
 
+// loopbackServices returns those that veth mode does not reach; none if they cannot
+// be listed.
+func (s *state) loopbackServices() veth.LoopbackServices {
+	ns, err := s.openNamespace()
+	if err != nil {
+		return nil
+	}
+	defer ns.Close()
+	list, _ := veth.ListLoopbackServices(ns, s.Addresses)
+	return list
+}
+
 // addRules adds what came by rules to what came by the relay.
-func (f *ForwardStatus) addRules(s *state, report *veth.Report) {
+func (f *ForwardStatus) addRules(report *veth.Report) {
 	if report != nil {
 		c := report.Forwards[f.redirect.ID]
 		f.Active, f.Total = f.Active+c.Active, f.Total+c.Total
 		f.BytesIn, f.BytesOut = f.BytesIn+c.BytesIn, f.BytesOut+c.BytesOut
 		f.PacketsIn, f.PacketsOut = c.PacketsIn, c.PacketsOut
-	}
-	if ns, err := s.openNamespace(); err == nil {
-		defer ns.Close()
-		if warning, err := loopbackOnly(ns, []veth.Forward{*f.redirect}, s.Addresses); err == nil {
-			f.Warning = warning
-		}
 	}
 }
 

@@ -2,6 +2,7 @@ package veth
 
 import (
 	"fmt"
+	"maps"
 	"net/netip"
 	"slices"
 
@@ -11,16 +12,20 @@ import (
 	"github.com/wgjail/wgjail/internal/netnsx"
 )
 
-// LoopbackOnly returns the ports inside that forwards lead to, of services that
-// listen on the jail's loopback only: rules do not lead there, relay mode does. A
-// port where nobody listens is not among them, since that may change. tunnel are
-// the addresses of Options.TunnelAddrs.
-func LoopbackOnly(ns *netnsx.Namespace, forwards []Forward, tunnel []netip.Prefix) ([]uint16, error) {
-	type port struct {
-		network string
-		number  uint16
-	}
-	onLoopback, reachable := map[port]bool{}, map[port]bool{}
+// LoopbackServices are the services in a jail that listen on its loopback only: rules
+// do not lead there, relay mode does. A port where nobody listens is not among them,
+// since that may change.
+type LoopbackServices map[servicePort]bool
+
+type servicePort struct {
+	network string
+	number  uint16
+}
+
+// ListLoopbackServices looks for them. tunnel are the addresses of
+// Options.TunnelAddrs.
+func ListLoopbackServices(ns *netnsx.Namespace, tunnel []netip.Prefix) (LoopbackServices, error) {
+	hidden, reachable := LoopbackServices{}, map[servicePort]bool{}
 	for _, network := range []string{"tcp", "udp"} {
 		for _, v6 := range []bool{false, true} {
 			list, err := listening(ns, network, v6)
@@ -28,25 +33,30 @@ func LoopbackOnly(ns *netnsx.Namespace, forwards []Forward, tunnel []netip.Prefi
 				return nil, fmt.Errorf("list the sockets in the jail: %w", err)
 			}
 			for _, s := range list {
-				a, at := addrOf(s.ID.Source), port{network, s.ID.SourcePort}
+				a, at := addrOf(s.ID.Source), servicePort{network, s.ID.SourcePort}
 				if a.IsLoopback() {
-					onLoopback[at] = true
+					hidden[at] = true
 				} else if a.IsUnspecified() || slices.ContainsFunc(tunnel, func(p netip.Prefix) bool { return p.Addr() == a }) {
 					reachable[at] = true
 				}
 			}
 		}
 	}
-	var list []uint16
+	maps.DeleteFunc(hidden, func(at servicePort, _ bool) bool { return reachable[at] })
+	return hidden, nil
+}
+
+// Of returns the ports inside of those that forwards lead to.
+func (l LoopbackServices) Of(forwards ...Forward) (list []uint16) {
 	for _, f := range forwards {
-		for at := range onLoopback {
-			if at.network == f.Network && at.number >= f.Target && at.number <= f.targetLast() && !reachable[at] {
+		for at := range l {
+			if at.network == f.Network && at.number >= f.Target && at.number <= f.targetLast() {
 				list = append(list, at.number)
 			}
 		}
 	}
 	slices.Sort(list)
-	return slices.Compact(list), nil
+	return slices.Compact(list)
 }
 
 // A serviceEnd is a service's end of a TCP connection: who is at the other one, and the
