@@ -53,12 +53,22 @@ func (v *Veth) knows(id string) bool {
 func (v *Veth) locked(fn func() error) error {
 	v.mu.Lock()
 	defer v.mu.Unlock()
-	shared, err := filelock.Folder(filelock.RunDir)
+	shared, err := lockShared()
 	if err != nil {
 		return err
 	}
 	defer shared.Release()
+	v.looked = false
 	return fn()
+}
+
+// lockShared takes the lock that locked holds.
+func lockShared() (l *filelock.Lock, err error) {
+	err = twice(func() (err error) {
+		l, err = filelock.Folder(filelock.RunDir)
+		return err
+	})
+	return l, err
 }
 
 func (v *Veth) indexOf(id string) int {

@@ -10,8 +10,8 @@ import (
 )
 
 // openBooks opens the iptables of each family that the host has. A host whose
-// IPv6 is off, or has no rules for it, is redirected for IPv4 only: IPv6 clients
-// reach the caller's socket.
+// IPv6 is off, or has no rules for it (see look), is redirected for IPv4 only: IPv6
+// clients reach the caller's socket.
 func openBooks(log *slog.Logger) (books []rulebook, v6 bool, err error) {
 	variant, err := chooseVariant()
 	if err != nil {
@@ -26,18 +26,18 @@ func openBooks(log *slog.Logger) (books []rulebook, v6 bool, err error) {
 		return books, false, nil
 	}
 	six, err := variant.open(true)
-	if err == nil {
-		_, err = six.snapshot()
-	}
-	var refused *exec.ExitError
-	if err != nil && !errors.Is(err, exec.ErrNotFound) && !errors.Is(err, os.ErrNotExist) && !errors.As(err, &refused) {
-		return nil, false, err // it could not be asked
-	}
-	if err != nil {
-		log.Warn("no IPv6 rules on this host: IPv6 clients are not redirected", "error", err)
+	if errors.Is(err, exec.ErrNotFound) || errors.Is(err, os.ErrNotExist) {
+		warnNoIPv6(log, err)
 		return books, false, nil
 	}
+	if err != nil {
+		return nil, false, err
+	}
 	return append(books, six), true, nil
+}
+
+func warnNoIPv6(log *slog.Logger, err error) {
+	log.Warn("no IPv6 rules on this host: IPv6 clients are not redirected", "error", err)
 }
 
 // families are those that the pair has: IPv4 first.
@@ -54,36 +54,57 @@ func (v *Veth) eachBook(fn func(i int, book rulebook) error) error {
 	return errors.Join(errs...)
 }
 
-// look reads the tables of each family.
+// look reads the tables of each family, if that has not been done since the lock
+// was taken. The first time it settles whether the host has IPv6 rules: not if
+// ip6tables refuses to show them.
 func (v *Veth) look() error {
+	if v.looked {
+		return nil
+	}
 	v.known = make([]snapshot, len(v.books))
-	return v.eachBook(func(i int, book rulebook) (err error) {
-		v.known[i], err = book.snapshot()
-		return err
+	errs := make([]error, len(v.books))
+	v.eachBook(func(i int, book rulebook) error {
+		v.known[i], errs[i] = book.snapshot()
+		return nil
 	})
+	var refused *exec.ExitError
+	if !v.settled && v.v6 && errs[0] == nil && errors.As(errs[1], &refused) {
+		warnNoIPv6(v.log, errs[1])
+		v.noIPv6 = errs[1]
+		v.v6, v.books, v.known, errs = false, v.books[:1], v.known[:1], errs[:1]
+	}
+	if err := errors.Join(errs...); err != nil {
+		return err
+	}
+	v.settled, v.looked = true, true
+	return nil
 }
+
+// forget makes the next look read the tables.
+func (v *Veth) forget() { v.known, v.looked = make([]snapshot, len(v.books)), false }
 
 // set makes chains be there with their rules. What this process remembers of the
 // tables is believed first, since reading them takes long when there are many
-// forwards; if others have removed a chain since, the tables are read.
+// forwards; if it is older than the lock, and others have removed a chain since, or
+// it proves to be wrong, the tables are read.
 func (v *Veth) set(i int, chains []chain) error {
 	if len(chains) == 0 {
 		return nil
 	}
-	for {
-		remembered := v.known[i] != nil
-		if !remembered {
+	current := v.looked
+	for failed := false; ; {
+		if v.known[i] == nil {
 			have, err := v.books[i].snapshot()
 			if err != nil {
 				return err
 			}
-			v.known[i] = have
+			v.known[i], current = have, true
 		}
 		script := v.names.setup(chains, v.known[i])
 		if script == "" {
 			return nil
 		}
-		if remembered && strings.Contains(script, "\n:") { // a chain is to be made: or has one been made?
+		if !current && strings.Contains(script, "\n:") { // a chain is to be made: or has one been made?
 			v.known[i] = nil
 			continue
 		}
@@ -94,8 +115,9 @@ func (v *Veth) set(i int, chains []chain) error {
 			return nil
 		}
 		v.known[i] = nil
-		if !remembered {
+		if failed {
 			return err
 		}
+		failed = true
 	}
 }

@@ -18,7 +18,7 @@ func (v *Veth) close() error {
 	v.forwards, v.removed = nil, nil
 	ids, err := v.everyForward()
 	if err == nil && slices.ContainsFunc(ids, func(id string) bool { return !slices.Contains(ended, id) }) {
-		return errors.Join(v.end(waysOf(removed)), v.cutOff(forwards, ended))
+		return errors.Join(v.end(waysOf(removed)), v.cutOff(ended, func() (map[way]bool, error) { return v.redirectedBy(forwards...) }))
 	}
 	return errors.Join(err, v.tearDown())
 }

@@ -12,7 +12,6 @@ import (
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 
-	"github.com/wgjail/wgjail/internal/filelock"
 	"github.com/wgjail/wgjail/internal/netnsx"
 	"github.com/wgjail/wgjail/internal/nft"
 )
@@ -27,7 +26,7 @@ func Teardown(name string, ns *netnsx.Namespace) error {
 		return err
 	}
 	defer host.Close()
-	shared, err := filelock.Folder(filelock.RunDir)
+	shared, err := lockShared()
 	if err != nil {
 		return err
 	}
@@ -36,7 +35,7 @@ func Teardown(name string, ns *netnsx.Namespace) error {
 	if !n.trace(host, ns) {
 		return nil
 	}
-	if err := (&demolition{n, host, ns, func(string) {}}).run(); err != nil {
+	if err := (&demolition{names: n, host: host, ns: ns, step: func(string) {}}).run(); err != nil {
 		return fmt.Errorf("veth of jail %s: %w", name, err)
 	}
 	return nil
@@ -72,7 +71,8 @@ func (n names) trace(host *netlink.Handle, ns *netnsx.Namespace) bool {
 // tearDown removes everything of the jail's, by its name: see Teardown. The
 // caller holds the lock.
 func (v *Veth) tearDown() error {
-	return (&demolition{v.names, v.host, v.opts.Namespace, v.step}).run()
+	v.forget()
+	return (&demolition{names: v.names, host: v.host, ns: v.opts.Namespace, step: v.step}).run()
 }
 
 // A demolition removes everything of a jail's, by its name.
@@ -81,57 +81,67 @@ type demolition struct {
 	host  *netlink.Handle
 	ns    *netnsx.Namespace // nil: there is no jail any more
 	step  func(string)
+
+	mine memory       // what was changed on the host
+	ends []netip.Addr // the jail's, of pairs that there are rules for
 }
 
-// run goes on past errors. Its order is one in which nothing is open that is not
+// run removes it, and tries again if something is in the way for a moment: what was
+// to be remembered for that may have gone with the rest by then.
+func (d *demolition) run() error { return twice(d.once) }
+
+// once goes on past errors. Its order is one in which nothing is open that is not
 // guarded any more, no client's packet is sent where it does not belong, and what
 // must be known for the rest is removed last: redirections end, then the
 // connections, then the link is down; its rules go, and at the end itself with
 // what its alias remembers.
-func (d *demolition) run() error {
+func (d *demolition) once() error {
 	var errs []error
 	try := func(err error) {
 		if err != nil {
 			errs = append(errs, err)
 		}
 	}
-	books := everyBook()
-	have := make([]snapshot, len(books))
-	mine, others, err := remembered(d.host, d.names)
+	books, err := everyBook()
 	try(err)
-	on := map[bool][]string{false: mine.forwards[false], true: mine.forwards[true]}
-	var ends []netip.Addr
+	have := make([]snapshot, len(books))
+	mine, others, othersErr := remembered(d.host, d.names)
+	try(othersErr)
+	d.mine.add(mine)
 	for i, book := range books {
-		if have[i], err = book.snapshot(); err != nil {
+		if have[i], err = surely(book); err != nil {
 			try(err)
 			continue
 		}
-		on[book.v6] = append(on[book.v6], d.names.guarded(have[i])...)
-		ends = append(ends, d.names.innerEnds(have[i])...)
-		mine.parse(d.names.noted(have[i]))
+		d.mine.add(memory{forwards: map[bool][]string{book.v6: d.names.guarded(have[i])}})
+		d.mine.parse(d.names.noted(have[i]))
+		d.ends = append(d.ends, d.names.innerEnds(have[i])...)
 		try(d.restore(book, d.names.teardown(have[i], "nat")))
 	}
 	if d.ns != nil {
 		d.step("reset connections")
 		try(resetAll(d.ns))
 	}
-	if len(ends) > 0 {
+	if len(d.ends) > 0 {
 		d.step("end connections")
-		try(forget(d.host, func(flow *netlink.ConntrackFlow) bool { return slices.Contains(ends, addrOf(flow.Reverse.SrcIP)) }))
+		try(forget(d.host, func(flow *netlink.ConntrackFlow) bool { return slices.Contains(d.ends, addrOf(flow.Reverse.SrcIP)) }))
 	}
 	d.step("set the pair down")
 	try(downPair(d.names, d.host))
 	switches := newForwarding(d.host)
 	for _, v6 := range []bool{false, true} {
+		if othersErr != nil {
+			break // which links other jails need is not known
+		}
 		d.step("forward no more, " + familyName(v6))
-		off := slices.DeleteFunc(on[v6], func(link string) bool { return slices.Contains(others.forwards[v6], link) })
+		off := slices.DeleteFunc(slices.Clone(d.mine.forwards[v6]), func(link string) bool { return slices.Contains(others.forwards[v6], link) })
 		try(switches.switchOff(v6, off))
 	}
 	for i, book := range books {
 		try(d.restore(book, d.names.teardown(have[i], "filter", "mangle")))
 	}
 	d.step("remove empty chains")
-	try(removeEmpty(mine.absent))
+	try(removeEmpty(d.mine.absent))
 	if d.ns != nil {
 		d.step("remove rules in the jail")
 		try(tearDownInside(d.ns))

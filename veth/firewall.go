@@ -75,7 +75,7 @@ func (v *Veth) blockedByLegacy() error {
 		if err != nil {
 			continue
 		}
-		text, err := t.run("-save", nil)
+		text, err := t.save()
 		if err != nil {
 			continue
 		}

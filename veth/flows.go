@@ -75,11 +75,33 @@ func (v *Veth) end(ways map[way]bool) error {
 		forget(v.jail, func(f *netlink.ConntrackFlow) bool { return isMarked(f) && ways[inside(f)] }))
 }
 
-// cutOff ends forwards, of whichever process, and their connections. Redirections
-// end first, so that who is reset does not come back, and marks last, so that
-// resets get out.
-func (v *Veth) cutOff(forwards []Forward, ids []string) error {
-	err := v.takeAway(false, ids...)
-	ways, waysErr := v.redirectedBy(forwards...)
-	return errors.Join(err, waysErr, v.end(ways), v.table.removeForwards(ids, true))
+// cutOff ends forwards, of whichever process, and their connections: those that
+// theirs returns. Redirections end first, so that who is reset does not come back, and
+// marks last, so that resets get out.
+func (v *Veth) cutOff(ids []string, theirs func() (map[way]bool, error)) error {
+	return twice(func() error {
+		err := v.takeAway(false, ids...)
+		ways, waysErr := theirs()
+		return errors.Join(err, waysErr, v.end(ways), v.table.removeForwards(ids, true))
+	})
+}
+
+// orphans returns the connections of forwards whose processes are dead. Those that
+// could be a living one's as well are left to that.
+func (v *Veth) orphans(claims []claim, dead []string) (map[way]bool, error) {
+	all, err := flows(v.host)
+	ways := map[way]bool{}
+	for _, flow := range all {
+		theirs, others := false, false
+		for _, c := range claims {
+			if c.redirected(flow) {
+				isDead := slices.Contains(dead, c.id)
+				theirs, others = theirs || isDead, others || !isDead
+			}
+		}
+		if theirs && !others && isRedirected(flow, v.pair.sides) {
+			ways[outside(flow)] = true
+		}
+	}
+	return ways, err
 }

@@ -76,18 +76,14 @@ func (v *Veth) inspect(forwards []Forward) (*Report, error) {
 
 // examine says what is not as it should be, and whether there is a pair.
 func (v *Veth) examine(forwards []Forward) (lacks []string, joined bool, err error) {
-	pair, err := findPair(v.names, v.opts.Namespace, v.host, v.jail)
+	whole, err := v.find()
 	if err != nil {
 		return nil, false, err
 	}
-	if pair == nil || pair.hasIPv6() != v.v6 {
+	if !whole {
 		return []string{"the pair of links " + v.names.link + " and " + innerLink}, false, nil
 	}
-	v.pair = pair
-	if err := v.openTable(pair.sides); err != nil {
-		return nil, false, err
-	}
-	if err := v.look(); err != nil {
+	if err := v.openTable(v.pair.sides); err != nil {
 		return nil, false, err
 	}
 	lacks, err = v.lacks(forwards)

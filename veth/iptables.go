@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os/exec"
+	"reflect"
 	"strings"
 
 	"github.com/coreos/go-iptables/iptables"
@@ -30,28 +31,53 @@ const lockWait = 10
 type ipt struct {
 	variant variant
 	v6      bool
-	lists   *iptables.IPTables
-	command string // path: /usr/sbin/iptables-nft
-}
-
-func openIPT(v variant, command string, v6 bool) (*ipt, error) {
-	family := iptables.ProtocolIPv4
-	if v6 {
-		family = iptables.ProtocolIPv6
-	}
-	lists, err := iptables.New(iptables.IPFamily(family), iptables.Path(command), iptables.Timeout(lockWait))
-	if err != nil {
-		return nil, fmt.Errorf("start %s: %w", command, err)
-	}
-	return &ipt{v, v6, lists, command}, nil
+	command string             // path: /usr/sbin/iptables-nft
+	lists   *iptables.IPTables // nil: not yet needed; to open it costs a process
 }
 
 func (t *ipt) snapshot() (snapshot, error) {
-	text, err := t.run("-save", nil)
+	text, err := t.save()
 	if err != nil {
 		return nil, err
 	}
 	return parseSave(text), nil
+}
+
+// save returns what all tables hold.
+func (t *ipt) save() (text string, err error) {
+	err = twice(func() (err error) {
+		text, err = t.run("-save", nil)
+		return err
+	})
+	return text, err
+}
+
+// surely is snapshot for those who remove what it tells. An iptables-save that cannot
+// ask nf_tables for something leaves it out, and does not say so: only two in a row
+// that agree are believed.
+func surely(book rulebook) (snapshot, error) {
+	have, err := book.snapshot()
+	for range 3 {
+		if err != nil {
+			return nil, err
+		}
+		before := have
+		if have, err = book.snapshot(); err == nil && reflect.DeepEqual(before, have) {
+			return have, nil
+		}
+	}
+	return have, err // others change them all the time
+}
+
+// twice calls fn once more if it fails: what a call needs can be lacking for a
+// moment. Taken for good, the failure of a call would leave a family out, or rules
+// on the host.
+func twice(fn func() error) error {
+	err := fn()
+	if err != nil {
+		err = fn()
+	}
+	return err
 }
 
 // parseSave reads the output of iptables-save(8), as far as snapshots go.
@@ -80,6 +106,17 @@ func (t *ipt) restore(script string) error {
 }
 
 func (t *ipt) counters(table, chain string) ([]string, error) {
+	if t.lists == nil {
+		family := iptables.ProtocolIPv4
+		if t.v6 {
+			family = iptables.ProtocolIPv6
+		}
+		lists, err := iptables.New(iptables.IPFamily(family), iptables.Path(t.command), iptables.Timeout(lockWait))
+		if err != nil {
+			return nil, fmt.Errorf("start %s: %w", t.command, err)
+		}
+		t.lists = lists
+	}
 	return t.lists.ListWithCounters(table, chain)
 }
 

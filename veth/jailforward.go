@@ -84,7 +84,7 @@ func freeIndex(claims []claim, prefer uint16) (uint16, error) {
 }
 
 // A claim is what an element of the sets of marks says: which forward has the
-// mark, and which ports inside. A mark that forwards have shared, since both lead
+// mark, which ports inside, and which one on the host is the first. A mark that forwards have shared, since both lead
 // to one port, outlives the one that it was for: then it has no ID, and stays as
 // long as the table.
 type claim struct {
@@ -92,21 +92,28 @@ type claim struct {
 	index       uint16
 	network     string
 	first, last uint16
+	host        uint16
 }
 
 // claimOf is an element's comment.
 func claimOf(f Forward) string {
-	return fmt.Sprintf("%s %s %d %d", f.ID, f.Network, f.Target, f.targetLast())
+	return fmt.Sprintf("%s %s %d %d %d", f.ID, f.Network, f.Target, f.targetLast(), f.First)
 }
 
 func readClaim(e nftables.SetElement) (c claim) {
 	c.index = uint16(binaryutil.NativeEndian.Uint32(e.Key))
-	fmt.Sscanf(e.Comment, "%s %s %d %d", &c.id, &c.network, &c.first, &c.last)
+	fmt.Sscanf(e.Comment, "%s %s %d %d %d", &c.id, &c.network, &c.first, &c.last, &c.host)
 	return c
 }
 
 func (c claim) overlaps(o claim) bool {
 	return c.network == o.network && c.first <= o.last && o.first <= c.last
+}
+
+// redirected reports whether the forward has redirected a flow of the host's.
+func (c claim) redirected(flow *netlink.ConntrackFlow) bool {
+	asked, inside := flow.Forward.DstPort, flow.Reverse.SrcPort
+	return c.id != "" && protocol(c.network) == flow.Forward.Protocol && inside >= c.first && inside <= c.last && asked-c.host == inside-c.first
 }
 
 // claims returns those in a set.

@@ -1,10 +1,16 @@
 package veth
 
 import (
+	"bytes"
 	"crypto/sha256"
 	"encoding/hex"
 	"fmt"
+	"net"
 	"strings"
+
+	"github.com/vishvananda/netlink"
+
+	"github.com/wgjail/wgjail/internal/hint"
 )
 
 // What is the same for all jails. None of it may ever change: a later version
@@ -42,6 +48,30 @@ func namesOf(jail string) names {
 
 // chain returns the name of one of the jail's chains on the host.
 func (n names) chain(suffix string) string { return n.chains + suffix }
+
+// address is the hardware address of an end of the pair, the host's or the jail's:
+// local and unicast (IEEE 802). The links are made with it, so that one that is not
+// yet wgjail's by its alias is known again, and nobody gives them another one later,
+// as systemd-udevd does with those that the kernel has chosen (systemd.link(5)).
+func (n names) address(host bool) net.HardwareAddr {
+	sum := sha256.Sum256([]byte("wgjail veth address\x00" + n.jail))
+	last := byte(2)
+	if host {
+		last = 1
+	}
+	return append(net.HardwareAddr{0x02}, sum[0], sum[1], sum[2], sum[3], last)
+}
+
+// owns returns an error unless a link on the host is the pair's.
+func (n names) owns(link netlink.Link) error {
+	a := link.Attrs()
+	ours := bytes.Equal(a.HardwareAddr, n.address(true)) || strings.HasPrefix(a.Alias+" ", n.alias()+" ")
+	if link.Type() == "veth" && ours {
+		return nil
+	}
+	return hint.Wrap(fmt.Errorf("link %s: a %s that wgjail did not make", a.Name, link.Type()),
+		"give it another name with: ip link set %s name NAME; or use relay mode, which needs no link", a.Name)
+}
 
 // alias begins the host end's alias (see ip-link(8)), which tells people what
 // it is, and wgjail that it is its own.

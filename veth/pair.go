@@ -8,6 +8,7 @@ import (
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 
+	"github.com/wgjail/wgjail/internal/hint"
 	"github.com/wgjail/wgjail/internal/netnsx"
 )
 
@@ -25,14 +26,14 @@ type pair struct {
 func sideOf(outer netip.Addr) side { return side{outer.Is6(), outer, outer.Next()} }
 
 // findPair returns the jail's pair, or nil if there is none that is whole enough
-// to be repaired. A link of another kind with the pair's name is an error.
+// to be repaired. A link of somebody else's with the pair's name is an error.
 func findPair(n names, ns *netnsx.Namespace, host, jail *netlink.Handle) (*pair, error) {
 	outer, err := linkNamed(host, n.link)
 	if outer == nil || err != nil {
 		return nil, err
 	}
-	if outer.Type() != "veth" {
-		return nil, fmt.Errorf("link %s: a %s, not wgjail's", n.link, outer.Type())
+	if err := n.owns(outer); err != nil {
+		return nil, err
 	}
 	inner, err := linkNamed(jail, innerLink)
 	if inner == nil || err != nil {
@@ -62,12 +63,20 @@ func findPair(n names, ns *netnsx.Namespace, host, jail *netlink.Handle) (*pair,
 
 // makePair makes the two links where they belong, down and without addresses.
 func makePair(n names, ns *netnsx.Namespace, host, jail *netlink.Handle, sides []side) (*pair, error) {
-	veth := &netlink.Veth{
-		LinkAttrs:     netlink.NewLinkAttrs(),
-		PeerName:      innerLink,
-		PeerNamespace: netlink.NsFd(ns.Fd()),
+	if foreign, err := linkNamed(jail, innerLink); foreign != nil || err != nil {
+		if err == nil {
+			err = hint.Wrap(fmt.Errorf("link %s in the jail: a %s that wgjail did not make", innerLink, foreign.Type()),
+				"give it another name with: ip -n %s link set %s name NAME; or use relay mode, which needs no link", n.jail, innerLink)
+		}
+		return nil, err
 	}
-	veth.Name = n.link
+	veth := &netlink.Veth{
+		LinkAttrs:        netlink.NewLinkAttrs(),
+		PeerName:         innerLink,
+		PeerHardwareAddr: n.address(false),
+		PeerNamespace:    netlink.NsFd(ns.Fd()),
+	}
+	veth.Name, veth.HardwareAddr = n.link, n.address(true)
 	if err := host.LinkAdd(veth); err != nil {
 		return nil, fmt.Errorf("make link %s: %w", n.link, err)
 	}
@@ -93,14 +102,15 @@ func removePair(n names, host *netlink.Handle) error {
 	return withPair(n, host, func(link netlink.Link) error { return host.LinkDel(link) })
 }
 
-// withPair calls fn for the host end, if there is one.
+// withPair calls fn for the host end, if there is one. A link of somebody else's is
+// none.
 func withPair(n names, host *netlink.Handle, fn func(netlink.Link) error) error {
 	link, err := linkNamed(host, n.link)
 	if link == nil || err != nil {
 		return err
 	}
-	if link.Type() != "veth" {
-		return fmt.Errorf("link %s: a %s, not wgjail's", n.link, link.Type())
+	if n.owns(link) != nil {
+		return nil
 	}
 	if err := fn(link); err != nil && !isNotFound(err) {
 		return fmt.Errorf("link %s: %w", n.link, err)

@@ -3,8 +3,6 @@ package veth
 import (
 	"maps"
 	"slices"
-	"strconv"
-	"strings"
 )
 
 // Prune removes the forwards of a jail for which alive is false: those whose
@@ -24,10 +22,11 @@ func Prune(opts Options, alive func(id string) bool) (dead []string, err error) 
 }
 
 func (v *Veth) prune(alive func(id string) bool) (dead []string, err error) {
-	if v.pair, err = findPair(v.names, v.opts.Namespace, v.host, v.jail); err != nil {
+	whole, err := v.find()
+	if err != nil {
 		return nil, err
 	}
-	if v.pair == nil || v.pair.hasIPv6() != v.v6 {
+	if !whole {
 		return nil, v.tearDown() // the living ones make it anew
 	}
 	if err := v.openTable(v.pair.sides); err != nil {
@@ -37,17 +36,19 @@ func (v *Veth) prune(alive func(id string) bool) (dead []string, err error) {
 	if err != nil {
 		return nil, err
 	}
-	var theirs []Forward
 	for _, id := range ids {
 		if !alive(id) {
 			dead = append(dead, id)
-			theirs = append(theirs, v.portsOf(id)...)
 		}
 	}
 	if len(dead) == len(ids) {
 		return dead, v.tearDown()
 	}
-	return dead, v.cutOff(theirs, dead)
+	claims, err := v.table.claims(setIn) // cutOff removes them
+	if err != nil {
+		return nil, err
+	}
+	return dead, v.cutOff(dead, func() (map[way]bool, error) { return v.orphans(claims, dead) })
 }
 
 // everyForward returns the IDs of all forwards, of whichever process, that the
@@ -70,42 +71,4 @@ func (v *Veth) everyForward() (ids []string, err error) {
 	}
 	slices.Sort(ids)
 	return slices.Compact(ids), nil
-}
-
-// portsOf reads from the rules which ports a forward of another process has.
-func (v *Veth) portsOf(id string) (list []Forward) {
-	for _, have := range v.known {
-		for name, lines := range have["nat"] {
-			if !v.names.isGroup(name) {
-				continue
-			}
-			for _, line := range lines {
-				if of, ours := v.names.idOf(line); ours && of == id {
-					list = append(list, portsIn(line))
-				}
-			}
-		}
-	}
-	return list
-}
-
-// portsIn reads network and ports of a rule that redirect made.
-func portsIn(line string) Forward {
-	var f Forward
-	words := strings.Fields(line)
-	for i, w := range words[:max(len(words)-1, 0)] {
-		switch w {
-		case "-p":
-			f.Network = words[i+1]
-		case "--dport":
-			first, last, isRange := strings.Cut(words[i+1], ":")
-			if !isRange {
-				last = first
-			}
-			a, _ := strconv.ParseUint(first, 10, 16)
-			b, _ := strconv.ParseUint(last, 10, 16)
-			f.First, f.Last = uint16(a), uint16(b)
-		}
-	}
-	return f
 }

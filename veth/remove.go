@@ -32,7 +32,7 @@ func (v *Veth) Remove(ids ...string) error {
 			}
 		}
 		cut = slices.DeleteFunc(cut, func(f Forward) bool { return f.Network == "tcp" })
-		errs := []error{v.takeAway(false, idsOf(lasting)...), v.cutOff(cut, ended)}
+		errs := []error{v.takeAway(false, idsOf(lasting)...), v.cutOff(ended, func() (map[way]bool, error) { return v.redirectedBy(cut...) })}
 		for _, o := range lasting {
 			ways, err := v.redirectedBy(o.Forward)
 			o.ways = ways
@@ -93,16 +93,19 @@ func (v *Veth) takeAway(withMarks bool, ids ...string) error {
 	if len(ids) == 0 {
 		return nil
 	}
-	err := v.look()
-	if err == nil {
-		err = v.eachBook(func(i int, book rulebook) error {
-			if script := v.names.forget(ids, v.known[i]); script != "" {
+	err := twice(func() error {
+		return v.eachBook(func(_ int, book rulebook) error {
+			have, err := surely(book)
+			if err != nil {
+				return err
+			}
+			if script := v.names.forget(ids, have); script != "" {
 				return book.restore(script)
 			}
 			return nil
 		})
-	}
-	v.known = make([]snapshot, len(v.books))
+	})
+	v.forget()
 	have, indexErr := v.table.indexes(setIn)
 	var rules []int
 	for _, id := range ids {

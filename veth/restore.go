@@ -7,6 +7,8 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+
+	"github.com/wgjail/wgjail/internal/hint"
 )
 
 // A snapshot is what the tables hold: table, chain, and its rules in the form
@@ -220,7 +222,7 @@ func (n names) teardown(have snapshot, from ...string) string {
 		}
 		for _, verb := range []string{"-F", "-X"} { // they lead into each other
 			for _, name := range names {
-				if strings.HasPrefix(name, n.chains) {
+				if strings.HasPrefix(name, n.chains) && !n.isForeign(name, chains[name]) {
 					s.add(table, "%s %s", verb, name)
 				}
 			}
@@ -264,6 +266,25 @@ func (n names) forget(ids []string, have snapshot) string {
 		s.add("nat", "-X %s", name)
 	}
 	return s.text(tables)
+}
+
+// isForeign reports whether a chain has a name as the jail's have, and rules, but
+// none of ours: somebody else made it.
+func (n names) isForeign(name string, lines []string) bool {
+	return strings.HasPrefix(name, n.chains) && len(lines) > 0 && len(n.ids(lines)) == 0
+}
+
+// foreign returns an error about a chain of somebody else's that is in the way.
+func (n names) foreign(have snapshot) error {
+	for _, table := range tables {
+		for _, name := range slices.Sorted(maps.Keys(have[table])) {
+			if n.isForeign(name, have[table][name]) {
+				return hint.Wrap(fmt.Errorf("chain %s of table %s: its rules are not wgjail's", name, table),
+					"give it another name with: iptables -t %s -E %s NAME; or use relay mode, which needs no rule", table, name)
+			}
+		}
+	}
+	return nil
 }
 
 // isGroup reports whether the chain holds the forwards of one list of clients.

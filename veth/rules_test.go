@@ -9,6 +9,9 @@ import (
 	"slices"
 	"strings"
 	"testing"
+
+	"github.com/google/nftables"
+	"github.com/vishvananda/netlink"
 )
 
 var update = flag.Bool("update", false, "write the golden files")
@@ -283,13 +286,23 @@ func TestForget(t *testing.T) {
 	}
 }
 
-// TestPortsIn: what portsIn reads is what redirect wrote.
-func TestPortsIn(t *testing.T) {
+// TestClaims: what is read of a claim is what was written, and it is about the
+// connections to its ports.
+func TestClaims(t *testing.T) {
 	for name, list := range examples() {
 		for _, f := range list {
-			got := portsIn("-A CHAIN " + f.redirect(side4).spec(namesOf("vpn")))
-			if got.Network != f.Network || got.First != f.First || got.Last != f.Last {
-				t.Errorf("%s: got %+v from %+v", name, got, f)
+			c := readClaim(nftables.SetElement{Key: native32(markBase | 7), Comment: claimOf(f)})
+			if want := (claim{f.ID, 7, f.Network, f.Target, f.targetLast(), f.First}); c != want {
+				t.Errorf("%s: got %+v from %+v", name, c, f)
+			}
+			for _, x := range []struct {
+				asked, inside uint16
+				want          bool
+			}{{f.First, f.Target, true}, {f.Last, f.targetLast(), true}, {f.First, f.Target + 1, false}, {f.Last + 1, f.targetLast() + 1, false}} {
+				flow := &netlink.ConntrackFlow{Forward: netlink.IPTuple{Protocol: protocol(f.Network), DstPort: x.asked}, Reverse: netlink.IPTuple{SrcPort: x.inside}}
+				if got := c.redirected(flow); got != x.want {
+					t.Errorf("%s: %d to %d: %v, want %v", name, x.asked, x.inside, got, x.want)
+				}
 			}
 		}
 	}

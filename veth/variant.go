@@ -59,28 +59,58 @@ func (v variant) open(v6 bool) (*ipt, error) {
 	if err != nil {
 		return nil, err
 	}
-	return openIPT(v, command, v6)
+	return &ipt{variant: v, v6: v6, command: command}, nil
+}
+
+// installedVariants returns the variants that are installed, the one that the host
+// calls "iptables" first. The error is about one that cannot be told; the others are
+// returned all the same.
+func installedVariants() (list []variant, err error) {
+	for _, v := range variants {
+		command, findErr := v.find(false)
+		if findErr != nil {
+			continue
+		}
+		if v.name == "" {
+			err = twice(func() (err error) {
+				v.legacy, err = isLegacy(command)
+				return err
+			})
+			if err != nil {
+				continue
+			}
+		}
+		list = append(list, v)
+	}
+	return list, err
+}
+
+// isLegacy reports which variant a command is. The program behind it tells, which
+// is a link to one of two; where it is not, it is asked.
+func isLegacy(command string) (bool, error) {
+	if path, err := filepath.EvalSymlinks(command); err == nil {
+		switch filepath.Base(path) {
+		case "xtables-nft-multi":
+			return false, nil
+		case "xtables-legacy-multi":
+			return true, nil
+		}
+	}
+	out, err := exec.Command(command, "--version").Output()
+	if err != nil {
+		return false, fmt.Errorf("run %s --version: %w", command, err)
+	}
+	return !strings.Contains(string(out), "nf_tables"), nil
 }
 
 // chooseVariant returns the variant that holds the host's rules.
 func chooseVariant() (variant, error) {
-	var installed []variant
-	for _, v := range variants {
-		command, err := v.find(false)
-		if err != nil {
-			continue
-		}
-		if v.name == "" {
-			out, err := exec.Command(command, "--version").Output()
-			if err != nil {
-				continue
-			}
-			v.legacy = !strings.Contains(string(out), "nf_tables")
-		}
-		installed = append(installed, v)
-	}
+	installed, err := installedVariants()
 	if len(installed) == 0 {
-		return variant{}, noIPTables()
+		if err == nil {
+			err = noIPTables()
+		}
+		return variant{}, err
 	}
 	usual := installed[0]
 	for _, other := range installed[1:] {
@@ -105,7 +135,7 @@ func (v variant) holdsRules() bool {
 		if err != nil {
 			continue
 		}
-		text, err := t.run("-save", nil)
+		text, err := t.save()
 		if err == nil && (strings.Contains(text, "\n-A ") || strings.Contains(text, " DROP [")) {
 			return true
 		}
@@ -124,19 +154,12 @@ func legacyInUse(v6 bool) bool {
 }
 
 // everyBook opens all iptables in which rules of ours can be: for removing them
-// whatever was installed when they were made.
-func everyBook() []*ipt {
-	var books []*ipt
+// whatever was installed when they were made. The error is about some that could
+// not be looked for.
+func everyBook() (books []*ipt, err error) {
+	installed, err := installedVariants()
 	seen := map[bool]bool{}
-	for _, v := range variants {
-		command, err := v.find(false)
-		if err != nil {
-			continue
-		}
-		if v.name == "" {
-			out, _ := exec.Command(command, "--version").Output()
-			v.legacy = !strings.Contains(string(out), "nf_tables")
-		}
+	for _, v := range installed {
 		if seen[v.legacy] {
 			continue
 		}
@@ -145,10 +168,10 @@ func everyBook() []*ipt {
 			if v.legacy && !legacyInUse(v6) {
 				continue
 			}
-			if t, err := v.open(v6); err == nil {
+			if t, err := v.open(v6); err == nil { // else it is not installed
 				books = append(books, t)
 			}
 		}
 	}
-	return books
+	return books, err
 }

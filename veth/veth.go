@@ -52,6 +52,9 @@ type Veth struct {
 	removed  []*own     // but connections may go on
 	absent   []string   // chains that were not there before; see emptytable.go
 	known    []snapshot // by family: what the tables held when this process last looked; nil: look
+	looked   bool       // known is no older than the lock that is held
+	settled  bool       // the families are chosen
+	noIPv6   error      // why there are no IPv6 rules on this host
 }
 
 // own is a forward of this process.
@@ -123,10 +126,16 @@ func (v *Veth) closeHandles() {
 // join makes the pair, or finds it, and then redirects. What drops is in place
 // before the pair is up. The caller holds the lock.
 func (v *Veth) join(forwards []Forward) (err error) {
-	if v.pair, err = findPair(v.names, v.opts.Namespace, v.host, v.jail); err != nil {
+	whole, err := v.find()
+	if err != nil {
 		return err
 	}
-	fresh := v.pair == nil || v.pair.hasIPv6() != v.v6
+	for _, have := range v.known {
+		if err := v.names.foreign(have); err != nil {
+			return err
+		}
+	}
+	fresh := !whole
 	if fresh {
 		err = v.makeAnew()
 	} else {
@@ -154,14 +163,34 @@ func (v *Veth) join(forwards []Forward) (err error) {
 	return err
 }
 
+// find reads the tables and looks for the pair. It reports whether there is one for
+// the families that the host has.
+func (v *Veth) find() (whole bool, err error) {
+	if err := v.look(); err != nil {
+		return false, err
+	}
+	pair, err := findPair(v.names, v.opts.Namespace, v.host, v.jail)
+	switch {
+	case err != nil || pair == nil:
+		return false, err
+	case pair.hasIPv6() && v.noIPv6 != nil:
+		return false, v.noIPv6 // there were rules when the pair was made
+	case pair.hasIPv6() != v.v6:
+		return false, nil
+	}
+	v.pair = pair
+	return true, nil
+}
+
 // makeAnew removes what there may be of an earlier pair, chooses addresses, and
 // makes the links, down, with what must be remembered about the host. ensure does
 // the rest.
 func (v *Veth) makeAnew() error {
-	if err := v.tearDown(); err != nil {
-		return err
+	if v.names.trace(v.host, v.opts.Namespace) {
+		if err := v.tearDown(); err != nil {
+			return err
+		}
 	}
-	v.known = nil
 	sides, err := v.chooseSides()
 	if err != nil {
 		return err

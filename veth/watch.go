@@ -19,13 +19,12 @@ import (
 func (v *Veth) Repair() error { return v.locked(v.repair) }
 
 func (v *Veth) repair() error {
-	pair, err := findPair(v.names, v.opts.Namespace, v.host, v.jail)
+	whole, err := v.find()
 	if err != nil {
 		return err
 	}
-	if pair != nil && pair.hasIPv6() == v.v6 {
-		v.pair = pair
-		if err := v.openTable(pair.sides); err != nil {
+	if whole {
+		if err := v.openTable(v.pair.sides); err != nil {
 			return err
 		}
 		return v.ensure()
@@ -70,7 +69,11 @@ func (v *Veth) Watch(ctx context.Context) error {
 		if !wait(ctx, pause, nil) {
 			return nil
 		}
-		if !wait(ctx, max(every-pause, 0), events) || !wait(ctx, settle, nil) {
+		next := every
+		if said != "" { // what was in the way may have gone
+			next = patience
+		}
+		if !wait(ctx, max(next-pause, 0), events) || !wait(ctx, settle, nil) {
 			return nil
 		}
 		select { // told by now
