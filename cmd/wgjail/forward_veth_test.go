@@ -1,6 +1,7 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"os/exec"
@@ -145,6 +146,49 @@ func TestVethKilled(t *testing.T) {
 				mustBeClosed(t, l.LAN, world.HostLANV4+":8080")
 				if n := l.ruleCount(t); n != 0 {
 					t.Errorf("%d redirections are left", n)
+				}
+			})
+		})
+	}
+}
+
+// A forward that is killed while the connections of what it has stopped go on leaves
+// those to whoever comes next, which ends them. Those of another forward go on, even
+// if it leads to the same port.
+func TestVethKilledWhileDraining(t *testing.T) {
+	for name, next := range map[string]struct {
+		other string
+		args  []string
+	}{
+		"status": {"8081:81", []string{"status"}}, "veth": {"8081:81", []string{"forward", "-d", "--mode", "veth", "8080:80"}},
+		"relay": {"8081:80", []string{"forward", "-d", "8080:80"}}, "same port": {"8081:80", []string{"status"}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			inVeth(t, func(t *testing.T, l *lab, jail *world.Node) {
+				serve(t, jail, "next", "tcp", "[::]:81")
+				p := l.forward(t, "--mode", "veth", "--drain-timeout", "1h", "8080:80")
+				l.do(t, "forward", "-d", "--mode", "veth", next.other)
+				ends, goesOn := l.mustVisit(t, world.HostLANV4+":8080"), l.mustVisit(t, world.HostLANV4+":8081")
+				p.Signal(t, syscall.SIGTERM)
+				p.WaitOutput(t, "for 1 connection to end")
+				world.Eventually(t, "the end of the redirection", func() error {
+					if _, _, err := greet(l.LAN, world.HostLANV4+":8080"); err == nil {
+						return errors.New("somebody is still served")
+					}
+					return nil
+				})
+				if err := ends.exchange("draining"); err != nil {
+					t.Errorf("while it drains: %v", err)
+				}
+				p.Signal(t, syscall.SIGKILL)
+				p.Wait()
+				l.do(t, next.args...)
+				ends.mustEnd(t, true)
+				if err := goesOn.exchange("and on"); err != nil {
+					t.Errorf("a connection of another forward: %v", err)
+				}
+				if s := l.status(t); s.State != "up" {
+					t.Errorf("the jail is %s: %q", s.State, s.Missing)
 				}
 			})
 		})
