@@ -15,20 +15,26 @@ import (
 	"github.com/wgjail/wgjail/jail"
 )
 
-// everyFaultVariable makes these tests try every call; they try some of them
-// otherwise.
+// everyFaultVariable makes these tests try each of that many calls, "1" for every
+// one, beginning with the first or, "7+3", another one. Otherwise they try as many as
+// there is time for.
 const everyFaultVariable = "WGJAIL_TEST_EVERY_FAULT"
+
+// whichFaults returns which calls are tried: the usual ones, or what the variable says.
+func whichFaults(usual int) (first, stride int) {
+	first, stride = 1, usual
+	fmt.Sscanf(os.Getenv(everyFaultVariable), "%d+%d", &stride, &first)
+	return first, max(1, stride)
+}
 
 // eachFault calls test with faults at one system call after the other, both
 // kinds, until a command makes no more calls. test runs the command and looks at
 // what it left; it has calls to make.
 func eachFault(t *testing.T, least, stride int, test func(t *testing.T, f *fault.Fault)) {
-	if os.Getenv(everyFaultVariable) != "" {
-		stride = 1
-	}
+	first, stride := whichFaults(stride)
 	for _, kill := range []bool{false, true} {
 		t.Run(map[bool]string{false: "fails", true: "kills"}[kill], func(t *testing.T) {
-			n, f := 1, &fault.Fault{}
+			n, f := first, &fault.Fault{}
 			defer func() {
 				if t.Failed() {
 					t.Logf("that was after %s", f)

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net"
 	"os/exec"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -149,10 +150,10 @@ func free(t *testing.T, n *world.Node, addr string) {
 }
 
 // without returns the lines of a snapshot that do not contain text.
-func without(snapshot, text string) string {
+func without(snapshot string, texts ...string) string {
 	var b strings.Builder
 	for line := range strings.Lines(snapshot) {
-		if !strings.Contains(line, text) {
+		if !slices.ContainsFunc(texts, func(text string) bool { return strings.Contains(line, text) }) {
 			b.WriteString(line)
 		}
 	}

@@ -34,8 +34,9 @@ type answer struct {
 // A Fault is something that happens at the Nth of the calls, counted from 1: it
 // fails, or the process that makes it is killed before.
 type Fault struct {
-	N    int
-	Kill bool
+	N     int
+	Kill  bool
+	Later bool // calls count from Begin on
 
 	mu     sync.Mutex
 	calls  []string // all that were made
@@ -51,6 +52,13 @@ func (f *Fault) Watch(pid int) error {
 		go f.serve(listener)
 	}
 	return err
+}
+
+// Begin lets calls count.
+func (f *Fault) Begin() {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.Later = false
 }
 
 // Stop lets nothing more happen: what goes on by itself would meet the fault at
@@ -138,7 +146,7 @@ func (f *Fault) judge(n *notice) *answer {
 	}
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	if f.over {
+	if f.over || f.Later {
 		return goOn
 	}
 	f.calls = append(f.calls, what)
