@@ -102,6 +102,11 @@ func stopForward(ctx context.Context, path string) error {
 	return errors.Join(waitFree(ctx, f), removeFile(statsPath(path)))
 }
 
+const (
+	soon     = 50 * time.Millisecond // for connections to end by themselves
+	patience = 5 * time.Second       // for a process to undo its rules: with many at once iptables takes its time
+)
+
 // stopForwards ends every forward into the jail, connections included: the
 // first SIGTERM lets them end, the second does not.
 func stopForwards(ctx context.Context, name string) error {
@@ -113,11 +118,11 @@ func stopForwards(ctx context.Context, name string) error {
 	os.WriteFile(endingPath(name), nil, 0o600)
 	errs := []error{}
 	for _, path := range paths {
-		errs = append(errs, stopHolder(ctx, path, 50*time.Millisecond, 2*time.Second), removeFile(path), removeFile(statsPath(path)))
+		errs = append(errs, stopHolder(ctx, path, soon, patience), removeFile(path), removeFile(statsPath(path)))
 	}
 	rules, err := filepath.Glob(filepath.Join(forwardDir(name), "*"+rulesSuffix))
 	for _, path := range rules { // of forwards that were stopped, whose connections go on
-		errs = append(errs, stopHolder(ctx, path, 50*time.Millisecond, 2*time.Second))
+		errs = append(errs, stopHolder(ctx, path, soon, patience))
 	}
 	return errors.Join(append(errs, err, removeFile(endingPath(name)))...)
 }
