@@ -90,6 +90,18 @@ func stopHolder(ctx context.Context, path string, patience ...time.Duration) err
 	}
 }
 
+// wake lets the process that holds the file go on, if it is stopped.
+func wake(path string) {
+	f, err := os.Open(path)
+	if err != nil {
+		return
+	}
+	defer f.Close()
+	if pid := holderPid(f); pid > 0 && !free(f) {
+		unix.Kill(pid, unix.SIGCONT)
+	}
+}
+
 // holderPid returns the process number in the first line of the file, or 0. A
 // number that kill(2) would take for another one is none.
 func holderPid(f *os.File) int {

@@ -118,6 +118,9 @@ func stopForwards(ctx context.Context, name string) error {
 	os.WriteFile(endingPath(name), nil, 0o600)
 	errs := []error{}
 	for _, path := range paths {
+		wake(path) // one that is stopped may have a lock that another one needs to end
+	}
+	for _, path := range paths {
 		errs = append(errs, stopHolder(ctx, path, soon, patience), removeFile(path), removeFile(statsPath(path)))
 	}
 	rules, err := filepath.Glob(filepath.Join(forwardDir(name), "*"+rulesSuffix))
