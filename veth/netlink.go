@@ -14,9 +14,9 @@ import (
 // openNetlink returns a handle that works in ns, or where the caller is if ns is
 // nil, from any thread.
 func openNetlink(ns *netnsx.Namespace, families ...int) (h *netlink.Handle, err error) {
-	in(ns, func() error {
+	err = in(ns, func() (err error) {
 		h, err = netlink.NewHandle(families...)
-		return nil
+		return err
 	})
 	return h, err
 }
