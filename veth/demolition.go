@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"os"
 	"regexp"
 	"slices"
 	"strings"
@@ -45,6 +46,9 @@ func Teardown(name string, ns *netnsx.Namespace) error {
 // seen without starting iptables. What legacy tables hold is not.
 func (n names) trace(host *netlink.Handle, ns *netnsx.Namespace) bool {
 	if link, err := linkNamed(host, n.link); link != nil || err != nil || legacyInUse(false) || legacyInUse(true) {
+		return true
+	}
+	if _, err := os.Lstat(n.lastNote()); err == nil {
 		return true
 	}
 	conn, err := nft.Open(nil)
@@ -108,6 +112,7 @@ func (d *demolition) once() error {
 	mine, others, othersErr := remembered(d.host, d.names)
 	try(othersErr)
 	d.mine.add(mine)
+	try(d.readNote())
 	for i, book := range books {
 		if have[i], err = surely(book); err != nil {
 			try(err)
@@ -137,6 +142,7 @@ func (d *demolition) once() error {
 		off := slices.DeleteFunc(slices.Clone(d.mine.forwards[v6]), func(link string) bool { return slices.Contains(others.forwards[v6], link) })
 		try(switches.switchOff(v6, off))
 	}
+	d.keepNote()
 	for i, book := range books {
 		try(d.restore(book, d.names.teardown(have[i], "filter", "mangle")))
 	}
@@ -148,6 +154,9 @@ func (d *demolition) once() error {
 	}
 	d.step("remove the pair")
 	try(removePair(d.names, d.host))
+	if len(errs) == 0 {
+		try(d.dropNote())
+	}
 	return errors.Join(errs...)
 }
 

@@ -108,11 +108,17 @@ func removeEmpty(absent []string) error {
 		left := 0
 		var empty []*nftables.Chain
 		for _, c := range all {
-			switch {
-			case c.Table.Name != tables[i]:
-			case wasAbsent(word, c.Name) && isEmpty(conn, c):
+			if c.Table.Name != tables[i] {
+				continue
+			}
+			removable := wasAbsent(word, c.Name)
+			if removable {
+				removable, err = isEmpty(conn, c)
+				errs = append(errs, err)
+			}
+			if removable {
 				empty = append(empty, c)
-			default:
+			} else {
 				left++
 			}
 		}
@@ -137,9 +143,12 @@ func wasAbsent(word, chain string) bool {
 	return false
 }
 
-func isEmpty(conn *nftables.Conn, c *nftables.Chain) bool {
+func isEmpty(conn *nftables.Conn, c *nftables.Chain) (bool, error) {
 	rules, err := conn.GetRules(c.Table, c)
-	return err == nil && len(rules) == 0 && (c.Policy == nil || *c.Policy == nftables.ChainPolicyAccept)
+	if errors.Is(err, unix.ENOENT) { // others have removed it since
+		return false, nil
+	}
+	return err == nil && len(rules) == 0 && (c.Policy == nil || *c.Policy == nftables.ChainPolicyAccept), err
 }
 
 // deleteEmpty deletes chains, and their table if it is to go as well, in one

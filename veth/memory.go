@@ -1,10 +1,15 @@
 package veth
 
 import (
+	"errors"
 	"fmt"
+	"os"
+	"path/filepath"
 	"strings"
 
 	"github.com/vishvananda/netlink"
+
+	"github.com/wgjail/wgjail/internal/filelock"
 )
 
 // A memory is what a pair's alias says that was changed on the host for it:
@@ -97,6 +102,34 @@ func remembered(h *netlink.Handle, n names) (mine, others memory, err error) {
 		}
 	}
 	return mine, others, nil
+}
+
+// lastNote is where the memory is kept while the rules and the pair, which hold it
+// otherwise, are removed: without it, a kill would leave empty tables for good.
+func (n names) lastNote() string { return filepath.Join(filelock.RunDir, "."+n.jail+".veth") }
+
+// keepNote writes the memory down until dropNote, if there is room for it.
+func (d *demolition) keepNote() {
+	if text := (memory{d.mine.forwards, joinAbsent(d.mine.absent)}).text(); text != "" {
+		os.WriteFile(d.names.lastNote(), []byte(text+"\n"), 0o600)
+	}
+}
+
+// readNote adds what an earlier demolition wrote down and did not get to the end with.
+func (d *demolition) readNote() error {
+	text, err := os.ReadFile(d.names.lastNote())
+	if errors.Is(err, os.ErrNotExist) {
+		return nil
+	}
+	d.mine.parse(string(text))
+	return err
+}
+
+func (d *demolition) dropNote() error {
+	if err := os.Remove(d.names.lastNote()); !errors.Is(err, os.ErrNotExist) {
+		return err
+	}
+	return nil
 }
 
 // remember writes the alias.
