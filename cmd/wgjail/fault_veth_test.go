@@ -99,7 +99,7 @@ func (l *vethLab) snapshot(t *testing.T) string {
 func TestVethForwardWithFaults(t *testing.T) {
 	world.Run(t, func(t *testing.T, w *world.World) {
 		l := newVethLab(t, w)
-		eachFault(t, 100, 41, func(t *testing.T, f *fault.Fault) {
+		eachFault(t, 100, 467, func(t *testing.T, f *fault.Fault) {
 			l.withFault(t, f, exec.Command("wgjail", vethForward("-d")...)).sane(t, f)
 			l.whole(t)
 			l.gone(t)
@@ -112,7 +112,7 @@ func TestVethForwardWithFaults(t *testing.T) {
 func TestVethServesWithFaults(t *testing.T) {
 	world.Run(t, func(t *testing.T, w *world.World) {
 		l := newVethLab(t, w)
-		eachFault(t, 100, 41, func(t *testing.T, f *fault.Fault) {
+		eachFault(t, 100, 467, func(t *testing.T, f *fault.Fault) {
 			f.Later = true
 			cmd := exec.Command("wgjail", vethForward()...)
 			cmd.Env = append(os.Environ(), faultVariable+"=1")
@@ -138,7 +138,7 @@ func TestVethStopWithFaults(t *testing.T) {
 		l := newVethLab(t, w)
 		for _, command := range []string{"forward --stop", "down vpn"} {
 			t.Run(command, func(t *testing.T) {
-				eachFault(t, 20, 13, func(t *testing.T, f *fault.Fault) {
+				eachFault(t, 10, 311, func(t *testing.T, f *fault.Fault) {
 					p := l.Host.Start(t, exec.Command("wgjail", vethForward()...))
 					p.WaitOutput(t, "forwarding 8081:81/udp")
 					p.Signal(t, syscall.SIGKILL)
@@ -157,7 +157,7 @@ func TestVethStopWithFaults(t *testing.T) {
 func TestVethForwardWithFailingCommands(t *testing.T) {
 	world.Run(t, func(t *testing.T, w *world.World) {
 		l := newVethLab(t, w)
-		first, stride := whichFaults(7)
+		first, stride := whichFaults(41)
 		for _, how := range []string{"exit 4", "kill -9 $$", `"$real" "$@"; exit 4`} {
 			n := first
 			for ; ; n += stride {
