@@ -3,6 +3,7 @@ package jail
 import (
 	"bytes"
 	"encoding/json"
+	"math"
 	"net/netip"
 	"os"
 	"path/filepath"
@@ -100,7 +101,7 @@ func FuzzHolderPid(f *testing.F) {
 		defer file.Close()
 		pid := holderPid(file)
 		line, _, _ := bytes.Cut(data, []byte("\n"))
-		if pid < 0 || pid > 1<<31 || pid > 0 && len(bytes.Trim(line, "0123456789+ \t\r")) > 0 {
+		if pid < 0 || pid > math.MaxInt32 || pid > 0 && len(bytes.Trim(line, "0123456789+ \t\r")) > 0 {
 			t.Errorf("%q: process %d", data, pid)
 		}
 	})
