@@ -212,15 +212,15 @@ func TestUpWithAForwardThatFails(t *testing.T) {
 	})
 }
 
-// Without root, nothing is tried.
-func TestUpNeedsRoot(t *testing.T) {
+// A file that a user cannot read ends up before anything is tried.
+func TestUpNeedsItsConfiguration(t *testing.T) {
 	world.Run(t, func(t *testing.T, w *world.World) {
 		l := newLab(t, w)
 		before := w.Snapshot(t)
 		cmd := exec.Command("wgjail", "up", l.conf)
 		cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: 65534, Gid: 65534}}
 		r := l.runCmd(t, cmd)
-		if r.status != 1 || !strings.Contains(r.err, "needs root") || !strings.Contains(r.err, "hint: try again with sudo") {
+		if r.status != 1 || !strings.Contains(r.err, l.conf+": permission denied") || !strings.Contains(r.err, "hint: run it with sudo") {
 			t.Errorf("it ended with %+v", r)
 		}
 		l.unchanged(t, before, "the refusal")
