@@ -101,7 +101,7 @@ func TestLoadIsHeld(t *testing.T) {
 		say(t, all, "before")
 		for flap := range times(50, 10) {
 			l.Provider.Blackhole(true)
-			if flap%5 == 0 {
+			if flap%25 == 0 { // its handshakes take seconds
 				killKeeper(t)
 				l.quiet(t, "up", l.conf)
 			}
