@@ -56,27 +56,25 @@ func configureOnHost(link string, dev wgtypes.Config) error {
 // removeBirthLink removes what an interrupted makeKernelLink left on the host. The
 // name was free before (birthLinkFree); an interface of another kind is not ours.
 func removeBirthLink(name string) error {
-	h, err := hostHandle()
-	if err != nil {
-		return err
-	}
-	defer h.Close()
-	link, err := h.LinkByName(temporaryLink(name))
-	if isNotFound(err) {
-		return nil
-	}
-	if err != nil {
-		return err
-	}
-	if link.Type() != "wireguard" {
-		return nil
-	}
-	return h.LinkDel(link)
+	return withBirthLink(name, func(h *netlink.Handle, link netlink.Link) error {
+		if link.Type() != "wireguard" {
+			return nil
+		}
+		return h.LinkDel(link)
+	})
 }
 
 // birthLinkFree reports whether nobody has the name that the kernel's interface is
 // made under.
 func birthLinkFree(name string) error {
+	return withBirthLink(name, func(_ *netlink.Handle, link netlink.Link) error {
+		return hint.Wrap(fmt.Errorf("interface %s: a %s that wgjail did not make", link.Attrs().Name, link.Type()),
+			"give it another name with: ip link set %s name NAME", link.Attrs().Name)
+	})
+}
+
+// withBirthLink calls fn with the host's interface of that name, if there is one.
+func withBirthLink(name string, fn func(*netlink.Handle, netlink.Link) error) error {
 	h, err := hostHandle()
 	if err != nil {
 		return err
@@ -89,8 +87,7 @@ func birthLinkFree(name string) error {
 	if err != nil {
 		return err
 	}
-	return hint.Wrap(fmt.Errorf("interface %s: a %s that wgjail did not make", link.Attrs().Name, link.Type()),
-		"give it another name with: ip link set %s name NAME", link.Attrs().Name)
+	return fn(h, link)
 }
 
 // isNotFound reports whether err says that there is no such link.
