@@ -55,16 +55,16 @@ func TestExecIsolate(t *testing.T) {
 		for _, path := range reachable {
 			decoys = append(decoys, newDecoy(t, path))
 		}
-		put(t, "/tmp/work/deep/file", "of the user\n")
-		put(t, "/tmp/work/sibling", "")
-		for _, dir := range []string{"/tmp/work", "/tmp/work/deep"} {
+		put(t, "/tmp/project/deep/file", "of the user\n")
+		put(t, "/tmp/project/sibling", "")
+		for _, dir := range []string{"/tmp/project", "/tmp/project/deep"} {
 			if err := os.Chown(dir, 4321, 4322); err != nil {
 				t.Fatal(err)
 			}
 		}
 		session := func(cmd *exec.Cmd) {
 			bySudo(cmd)
-			cmd.Dir = "/tmp/work/deep"
+			cmd.Dir = "/tmp/project/deep"
 			cmd.Env = append(cmd.Env, "DISPLAY=:0", "XDG_RUNTIME_DIR=/run/user/4321", "TMUX=/tmp/tmux-4321/default,1,0")
 		}
 		free := enter(t, w, execRequest{}, nil, session)
@@ -76,17 +76,17 @@ func TestExecIsolate(t *testing.T) {
 			}
 			shut.wantErr(t, unix.ENOENT, "connect %s", d.path)
 		}
-		if got := shut.want(t, "list /tmp"); got != "work" {
+		if got := shut.want(t, "list /tmp"); got != "project" {
 			t.Errorf("the isolated /tmp holds %q", got)
 		}
-		if got := shut.want(t, "list /tmp/work"); got != "deep" {
+		if got := shut.want(t, "list /tmp/project"); got != "deep" {
 			t.Errorf("beside the working directory: %q", got)
 		}
-		if got := shut.want(t, "cwd"); got != "/tmp/work/deep" {
+		if got := shut.want(t, "cwd"); got != "/tmp/project/deep" {
 			t.Errorf("working directory %q", got)
 		}
 		shut.want(t, "write new")
-		if _, err := os.Stat("/tmp/work/deep/new"); err != nil {
+		if _, err := os.Stat("/tmp/project/deep/new"); err != nil {
 			t.Errorf("what the program wrote in its working directory: %v", err)
 		}
 		shut.want(t, "write /tmp/private")
